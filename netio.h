@@ -731,3 +731,6105 @@ NETIO_API bool netio_backend_available(int backend);           // AUTO: true
 }
 #endif
 #endif // NETIO_H
+
+//################################################################################################
+//
+//                                        IMPLEMENTATION
+//
+//################################################################################################
+
+#if defined(NETIO_IMPLEMENTATION) && !defined(NETIO__IMPLEMENTED)
+#define NETIO__IMPLEMENTED 1
+
+//================================================================================================
+// >>platform.c                                                       systems, compilers, switches
+//
+// The one place that names systems and compilers. What follows asks NETIO__HAS_*, always 0 or 1,
+// each of which may be set from outside (the tests put a kqueue on Linux that way).
+//================================================================================================
+
+#if defined(_WIN32)
+#define NETIO__WINDOWS 1
+#else
+#define NETIO__WINDOWS 0
+#endif
+#if defined(__linux__)
+#define NETIO__LINUX 1
+#else
+#define NETIO__LINUX 0
+#endif
+#if defined(__APPLE__)
+#define NETIO__APPLE 1
+#else
+#define NETIO__APPLE 0
+#endif
+#if defined(__FreeBSD__) || defined(__DragonFly__)
+#define NETIO__FREEBSD 1
+#else
+#define NETIO__FREEBSD 0
+#endif
+#if defined(__NetBSD__) || defined(__OpenBSD__)
+#define NETIO__NETBSD 1
+#else
+#define NETIO__NETBSD 0
+#endif
+#if NETIO__APPLE || NETIO__FREEBSD || NETIO__NETBSD
+#define NETIO__BSD 1
+#else
+#define NETIO__BSD 0
+#endif
+#if defined(__x86_64__) || defined(__i386__)
+#define NETIO__X86 1
+#else
+#define NETIO__X86 0
+#endif
+#if !NETIO__WINDOWS && !NETIO__LINUX && !NETIO__BSD && !defined(NETIO_PORT_UNTESTED)
+#error "netio.h: unknown system: no <sys/epoll.h>, kqueue or Winsock. Define NETIO_PORT_UNTESTED to try plain POSIX"
+#endif
+
+// A C library's header that came before this file, in a mode that hides what is needed.
+#if !NETIO__WINDOWS && defined(_FEATURES_H) && defined(__STRICT_ANSI__) && !defined(__cplusplus) &&  \
+    !defined(_GNU_SOURCE)
+#error "netio.h: with -std=c99 include netio.h before any system header where NETIO_IMPLEMENTATION is defined, or compile with -D_GNU_SOURCE or -std=gnu99"
+#endif
+
+#if NETIO__WINDOWS
+#if defined(_WIN32_WINNT) && _WIN32_WINNT < 0x0600
+#error "netio.h: needs _WIN32_WINNT of 0x0600 (Windows Vista) or newer"
+#endif
+#if defined(_WINSOCKAPI_) && !defined(_WINSOCK2API_) && !defined(_WINSOCK2_H)
+#error "netio.h: <windows.h> brought in <winsock.h>: include netio.h or <winsock2.h> before it, or define WIN32_LEAN_AND_MEAN"
+#endif
+#ifndef _WIN32_WINNT
+#define _WIN32_WINNT 0x0600
+#endif
+#ifndef WIN32_LEAN_AND_MEAN
+#define WIN32_LEAN_AND_MEAN
+#define NETIO__UNDEF_LEAN 1
+#endif
+#ifndef NOMINMAX
+#define NOMINMAX
+#define NETIO__UNDEF_NOMINMAX 1
+#endif
+#include <winsock2.h>
+#include <ws2tcpip.h>
+#include <windows.h>
+#ifdef NETIO__UNDEF_LEAN
+#undef WIN32_LEAN_AND_MEAN
+#undef NETIO__UNDEF_LEAN
+#endif
+#ifdef NETIO__UNDEF_NOMINMAX
+#undef NOMINMAX
+#undef NETIO__UNDEF_NOMINMAX
+#endif
+#ifdef _MSC_VER
+#pragma comment(lib, "ws2_32")
+#pragma warning(push)
+#pragma warning(disable : 4127 4706 4996) // constant conditions, assignments in conditions
+#endif
+#else
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <net/if.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/select.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+#ifndef NETIO_NO_THREADS
+#include <pthread.h>
+#endif
+#endif
+#include <string.h>
+
+// --- what the system has -----------------------------------------------------------------------
+
+#ifndef NETIO__HAS_EPOLL
+#define NETIO__HAS_EPOLL NETIO__LINUX
+#endif
+#ifndef NETIO__HAS_KQUEUE
+#define NETIO__HAS_KQUEUE NETIO__BSD
+#endif
+#ifndef NETIO__HAS_POLL
+#define NETIO__HAS_POLL !NETIO__WINDOWS
+#endif
+#ifndef NETIO__HAS_SELECT
+#define NETIO__HAS_SELECT 1
+#endif
+#ifndef NETIO__HAS_WSAPOLL
+#define NETIO__HAS_WSAPOLL NETIO__WINDOWS
+#endif
+#ifdef NETIO_NO_EPOLL
+#undef NETIO__HAS_EPOLL
+#define NETIO__HAS_EPOLL 0
+#endif
+#ifdef NETIO_NO_KQUEUE
+#undef NETIO__HAS_KQUEUE
+#define NETIO__HAS_KQUEUE 0
+#endif
+#ifdef NETIO_NO_POLL
+#undef NETIO__HAS_POLL
+#define NETIO__HAS_POLL 0
+#endif
+#ifdef NETIO_NO_SELECT
+#undef NETIO__HAS_SELECT
+#define NETIO__HAS_SELECT 0
+#endif
+#ifdef NETIO_NO_WSAPOLL
+#undef NETIO__HAS_WSAPOLL
+#define NETIO__HAS_WSAPOLL 0
+#endif
+#ifdef NETIO_NO_POLLER
+#define NETIO__HAS_POLLER 0
+#else
+#define NETIO__HAS_POLLER 1
+#endif
+#ifdef NETIO_NO_THREADS
+#define NETIO__HAS_THREADS 0
+#else
+#define NETIO__HAS_THREADS 1
+#endif
+#ifdef NETIO_NO_UNIX
+#define NETIO__HAS_UNIX 0
+#else
+#define NETIO__HAS_UNIX 1
+#endif
+#define NETIO__HAS_ABSTRACT (NETIO__HAS_UNIX && NETIO__LINUX) // names without a file
+#define NETIO__HAS_EVENTFD NETIO__LINUX
+
+// Flags at creation: SOCK_NONBLOCK and SOCK_CLOEXEC, accept4, pipe2. macOS has none of them.
+#if !NETIO__WINDOWS && !NETIO__APPLE && defined(SOCK_NONBLOCK) && defined(SOCK_CLOEXEC)
+#define NETIO__HAS_SOCK_FLAGS 1
+#else
+#define NETIO__HAS_SOCK_FLAGS 0
+#endif
+#if NETIO__BSD
+#define NETIO__HAS_SA_LEN 1 // the first byte of a sockaddr is its length
+#else
+#define NETIO__HAS_SA_LEN 0
+#endif
+#if defined(SO_NOSIGPIPE)
+#define NETIO__HAS_NOSIGPIPE 1
+#else
+#define NETIO__HAS_NOSIGPIPE 0
+#endif
+#if !NETIO__WINDOWS && !defined(MSG_NOSIGNAL)
+#define MSG_NOSIGNAL 0 // old macOS: SO_NOSIGPIPE does it
+#endif
+
+#if NETIO__HAS_EPOLL && NETIO__HAS_POLLER
+#include <sys/epoll.h>
+#endif
+#if NETIO__HAS_KQUEUE && NETIO__HAS_POLLER
+#include <sys/event.h>
+#endif
+#if NETIO__HAS_EVENTFD
+#include <sys/eventfd.h>
+#endif
+#if NETIO__LINUX
+#include <sys/sendfile.h>
+#endif
+
+// glibc and musl hide these when a header of theirs came first without _GNU_SOURCE, as in most
+// programs that include <stdio.h> at the top. They are in the library all the same.
+#if NETIO__LINUX && !defined(__cplusplus) && !defined(__USE_GNU)
+int accept4(int s, struct sockaddr *addr, socklen_t *len, int flags);
+int dup3(int from, int to, int flags);
+#endif
+
+#ifndef NETIO_MALLOC
+#include <stdlib.h>
+#define NETIO_MALLOC(size) malloc(size)
+#define NETIO_REALLOC(ptr, size) realloc(ptr, size)
+#define NETIO_FREE(ptr) free(ptr)
+#endif
+#ifndef NETIO_ASSERT
+#define NETIO_ASSERT(expr) ((void)0)
+#endif
+#ifndef NETIO_ON_OP
+#define NETIO_ON_OP(op, socket, result) ((void)(op), (void)(socket), (void)(result))
+#endif
+#ifndef NETIO_GETADDRINFO
+#define NETIO_GETADDRINFO getaddrinfo
+#define NETIO_FREEADDRINFO freeaddrinfo
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define NETIO__IO_MAX 0x40000000u // most bytes of one system call: lengths are int somewhere
+#define NETIO__PIECES 64          // pieces of one vectored system call; POSIX promises 16
+#define NETIO__NEVER INT64_MAX    // a deadline that does not come
+
+#if NETIO__WINDOWS
+typedef WSABUF netio__iov;
+typedef int netio__socklen;
+typedef struct netio__sockaddr_un { // <afunix.h> is missing from many compilers
+    ADDRESS_FAMILY sun_family;
+    char sun_path[108];
+} netio__sockaddr_un;
+#else
+typedef struct iovec netio__iov;
+typedef socklen_t netio__socklen;
+typedef struct sockaddr_un netio__sockaddr_un;
+#endif
+
+//================================================================================================
+// >>error.c
+//================================================================================================
+
+typedef struct netio__error_row {
+    int err;
+    const char *name, *text;
+} netio__error_row;
+
+// clang-format off
+static const netio__error_row netio__errors[] = {
+    {NETIO_OK,            "OK",            "success"},
+    {NETIO_EAGAIN,        "EAGAIN",        "nothing there now, try again when ready"},
+    {NETIO_EOF,           "EOF",           "end of stream"},
+    {NETIO_ETIMEDOUT,     "ETIMEDOUT",     "timed out"},
+    {NETIO_ECANCELED,     "ECANCELED",     "cancelled"},
+    {NETIO_EINPROGRESS,   "EINPROGRESS",   "connection under way"},
+    {NETIO_EINVAL,        "EINVAL",        "invalid argument"},
+    {NETIO_ESTALE,        "ESTALE",        "stale handle"},
+    {NETIO_EBADF,         "EBADF",         "not an open descriptor"},
+    {NETIO_ENOTSOCK,      "ENOTSOCK",      "not a socket"},
+    {NETIO_ENOTSUP,       "ENOTSUP",       "not supported by this system or build"},
+    {NETIO_EEXIST,        "EEXIST",        "exists already"},
+    {NETIO_ENOENT,        "ENOENT",        "no such file, name or registration"},
+    {NETIO_ENOTCONN,      "ENOTCONN",      "not connected"},
+    {NETIO_EISCONN,       "EISCONN",       "connected already"},
+    {NETIO_EPIPE,         "EPIPE",         "the peer or this side takes no more data"},
+    {NETIO_ENAMETOOLONG,  "ENAMETOOLONG",  "path too long for a socket address"},
+    {NETIO_ENOMEM,        "ENOMEM",        "out of memory"},
+    {NETIO_ENOBUFS,       "ENOBUFS",       "queue full"},
+    {NETIO_EMFILE,        "EMFILE",        "out of descriptors"},
+    {NETIO_EMSGSIZE,      "EMSGSIZE",      "message too large"},
+    {NETIO_ENOSPC,        "ENOSPC",        "buffer or set too small"},
+    {NETIO_EBUSY,         "EBUSY",         "limit reached"},
+    {NETIO_EACCES,        "EACCES",        "permission denied"},
+    {NETIO_EADDRINUSE,    "EADDRINUSE",    "address in use"},
+    {NETIO_EADDRNOTAVAIL, "EADDRNOTAVAIL", "address not available"},
+    {NETIO_EAFNOSUPPORT,  "EAFNOSUPPORT",  "address family not supported"},
+    {NETIO_EAI_NONAME,    "EAI_NONAME",    "no such host name"},
+    {NETIO_EAI_AGAIN,     "EAI_AGAIN",     "name servers do not answer"},
+    {NETIO_ECONNREFUSED,  "ECONNREFUSED",  "connection refused"},
+    {NETIO_ECONNRESET,    "ECONNRESET",    "connection reset by peer"},
+    {NETIO_ECONNABORTED,  "ECONNABORTED",  "connection aborted"},
+    {NETIO_EHOSTUNREACH,  "EHOSTUNREACH",  "host unreachable"},
+    {NETIO_ENETUNREACH,   "ENETUNREACH",   "network unreachable"},
+    {NETIO_ENETDOWN,      "ENETDOWN",      "network down"},
+    {NETIO_ENODEV,        "ENODEV",        "no such network interface"},
+    {NETIO_EPROTO,        "EPROTO",        "malformed data"},
+    {NETIO_EBADMSG,       "EBADMSG",       "checksum does not match"},
+    {NETIO_EILSEQ,        "EILSEQ",        "not UTF-8"},
+    {NETIO_ETRUNCATED,    "ETRUNCATED",    "ended in the middle"},
+    {NETIO_ETLS,          "ETLS",          "TLS failed"},
+    {NETIO_EIO,           "EIO",           "input/output error"},
+};
+// clang-format on
+
+static const netio__error_row *netio__error_find(ptrdiff_t err)
+{
+    static const netio__error_row unknown = {0, "EUNKNOWN", "unknown error"};
+    for (size_t i = 0; i < sizeof netio__errors / sizeof netio__errors[0]; i++)
+        if (netio__errors[i].err == err) return &netio__errors[i];
+    return &unknown;
+}
+
+NETIO_API const char *netio_strerror(ptrdiff_t err)
+{
+    return netio__error_find(err)->text;
+}
+
+NETIO_API const char *netio_errname(ptrdiff_t err)
+{
+    return netio__error_find(err)->name;
+}
+
+// Text into a buffer, cut where it ends, always terminated. Returns the length so far.
+static size_t netio__text(char *buf, size_t cap, size_t at, const char *text, size_t len)
+{
+    for (size_t i = 0; i < len; i++, at++)
+        if (at + 1 < cap) buf[at] = text[i];
+    if (cap) buf[at < cap ? at : cap - 1] = 0;
+    return at;
+}
+
+static size_t netio__text_z(char *buf, size_t cap, size_t at, const char *text)
+{
+    return netio__text(buf, cap, at, text, strlen(text));
+}
+
+static size_t netio__text_uint(char *buf, size_t cap, size_t at, unsigned value, unsigned base)
+{
+    char digits[32];
+    size_t n = sizeof digits;
+    do {
+        digits[--n] = "0123456789abcdef"[value % base];
+        value /= base;
+    } while (value);
+    return netio__text(buf, cap, at, digits + n, sizeof digits - n);
+}
+
+//================================================================================================
+// >>os-posix.c                                                                       the OS seam
+//
+// netio__os_*: one small function per thing that differs, in the same order as in >>os-windows.c.
+// They return 0 or more, or a NETIO_E* with the OS's code left in its slot; EINTR is retried here.
+//================================================================================================
+
+#if !NETIO__WINDOWS
+
+static int netio__os_error(void)
+{
+    return errno;
+}
+
+static void netio__os_set_error(int code)
+{
+    errno = code;
+}
+
+// Codes that not every system has stand for one that does.
+#ifdef ESHUTDOWN
+#define NETIO__ESHUTDOWN ESHUTDOWN
+#else
+#define NETIO__ESHUTDOWN EPIPE
+#endif
+#ifdef EHOSTDOWN
+#define NETIO__EHOSTDOWN EHOSTDOWN
+#else
+#define NETIO__EHOSTDOWN EHOSTUNREACH
+#endif
+#ifdef ENONET
+#define NETIO__ENONET ENONET
+#else
+#define NETIO__ENONET ENETUNREACH
+#endif
+#ifdef EPFNOSUPPORT
+#define NETIO__EPFNOSUPPORT EPFNOSUPPORT
+#else
+#define NETIO__EPFNOSUPPORT EAFNOSUPPORT
+#endif
+#ifdef ESOCKTNOSUPPORT
+#define NETIO__ESOCKTNOSUPPORT ESOCKTNOSUPPORT
+#else
+#define NETIO__ESOCKTNOSUPPORT EPROTONOSUPPORT
+#endif
+
+// The first match counts: some codes are the same number on some systems.
+// clang-format off
+static const int netio__os_errors[][2] = {
+    {EAGAIN, NETIO_EAGAIN}, {EWOULDBLOCK, NETIO_EAGAIN}, {EINPROGRESS, NETIO_EINPROGRESS},
+    {EALREADY, NETIO_EINPROGRESS}, {ETIMEDOUT, NETIO_ETIMEDOUT}, {ECANCELED, NETIO_ECANCELED},
+    {EINVAL, NETIO_EINVAL}, {EFAULT, NETIO_EINVAL}, {EDOM, NETIO_EINVAL},
+    {EPROTOTYPE, NETIO_EINVAL}, {EBADF, NETIO_EBADF}, {ENOTSOCK, NETIO_ENOTSOCK},
+    {EOPNOTSUPP, NETIO_ENOTSUP}, {ENOTSUP, NETIO_ENOTSUP}, {ENOSYS, NETIO_ENOTSUP},
+    {ENOPROTOOPT, NETIO_ENOTSUP}, {EPROTONOSUPPORT, NETIO_ENOTSUP},
+    {NETIO__ESOCKTNOSUPPORT, NETIO_ENOTSUP}, {EEXIST, NETIO_EEXIST}, {ENOENT, NETIO_ENOENT},
+    {ENOTDIR, NETIO_ENOENT}, {ENOTCONN, NETIO_ENOTCONN}, {EDESTADDRREQ, NETIO_ENOTCONN},
+    {EISCONN, NETIO_EISCONN}, {EPIPE, NETIO_EPIPE}, {NETIO__ESHUTDOWN, NETIO_EPIPE},
+    {ENAMETOOLONG, NETIO_ENAMETOOLONG}, {ENOMEM, NETIO_ENOMEM}, {ENOBUFS, NETIO_ENOBUFS},
+    {EMFILE, NETIO_EMFILE}, {ENFILE, NETIO_EMFILE}, {EMSGSIZE, NETIO_EMSGSIZE},
+    {ENOSPC, NETIO_ENOSPC}, {EBUSY, NETIO_EBUSY}, {EACCES, NETIO_EACCES}, {EPERM, NETIO_EACCES},
+    {EROFS, NETIO_EACCES}, {EADDRINUSE, NETIO_EADDRINUSE}, {EADDRNOTAVAIL, NETIO_EADDRNOTAVAIL},
+    {EAFNOSUPPORT, NETIO_EAFNOSUPPORT}, {NETIO__EPFNOSUPPORT, NETIO_EAFNOSUPPORT},
+    {ECONNREFUSED, NETIO_ECONNREFUSED}, {ECONNRESET, NETIO_ECONNRESET},
+    {ENETRESET, NETIO_ECONNRESET}, {ECONNABORTED, NETIO_ECONNABORTED},
+    {EHOSTUNREACH, NETIO_EHOSTUNREACH}, {NETIO__EHOSTDOWN, NETIO_EHOSTUNREACH},
+    {ENETUNREACH, NETIO_ENETUNREACH}, {NETIO__ENONET, NETIO_ENETUNREACH}, {ENETDOWN, NETIO_ENETDOWN},
+    {ENODEV, NETIO_ENODEV}, {ENXIO, NETIO_ENODEV}, {EPROTO, NETIO_EPROTO},
+    {EBADMSG, NETIO_EBADMSG}, {EILSEQ, NETIO_EILSEQ},
+};
+// clang-format on
+
+static int netio__os_map(int code)
+{
+    if (code == 0) return 0;
+    for (size_t i = 0; i < sizeof netio__os_errors / sizeof netio__os_errors[0]; i++)
+        if (netio__os_errors[i][0] == code) return netio__os_errors[i][1];
+    return NETIO_EIO;
+}
+
+static int netio__os_fail(void)
+{
+    return netio__os_map(errno);
+}
+
+static int netio__os_start(void)
+{
+    return 0;
+}
+
+static uint64_t netio__os_now_us(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000u + (uint64_t)ts.tv_nsec / 1000u;
+}
+
+static uint32_t netio__os_if_index(const char *name)
+{
+    return (uint32_t)if_nametoindex(name);
+}
+
+static bool netio__os_if_name(uint32_t index, char name[64]) // of at least IF_NAMESIZE bytes
+{
+    return if_indextoname(index, name) != NULL;
+}
+
+// --- descriptors -------------------------------------------------------------------------------
+
+static void netio__os_close(int fd)
+{
+    int code = errno; // clean-up must not hide the cause; EINTR has closed it as well
+    close(fd);
+    errno = code;
+}
+
+static int netio__os_close_socket(int s)
+{
+    int code = errno;
+    if (close(s) < 0 && errno == EBADF) return NETIO_EBADF;
+    errno = code; // EINTR, EIO, ECONNRESET (BSD): it is closed all the same
+    return 0;
+}
+
+static int netio__os_set_flag(int fd, int get, int set, int flag, bool on)
+{
+    int flags = fcntl(fd, get);
+    if (flags < 0) return netio__os_fail();
+    int wanted = on ? flags | flag : flags & ~flag;
+    if (wanted != flags && fcntl(fd, set, wanted) < 0) return netio__os_fail();
+    return 0;
+}
+
+static int netio__os_set_inheritable(int s, bool on)
+{
+    return netio__os_set_flag(s, F_GETFD, F_SETFD, FD_CLOEXEC, !on);
+}
+
+static int netio__os_set_nonblocking(int s, bool on)
+{
+    return netio__os_set_flag(s, F_GETFL, F_SETFL, O_NONBLOCK, on);
+}
+
+static int netio__os_get_nonblocking(int s, bool *on)
+{
+    int flags = fcntl(s, F_GETFL);
+    if (flags < 0) return netio__os_fail();
+    *on = (flags & O_NONBLOCK) != 0;
+    return 0;
+}
+
+#if NETIO__HAS_NOSIGPIPE
+static void netio__os_no_sigpipe(int s)
+{
+    int code = errno, one = 1; // macOS fails with EINVAL once the peer is gone: then it is no matter
+    setsockopt(s, SOL_SOCKET, SO_NOSIGPIPE, &one, sizeof one);
+    errno = code;
+}
+#else
+static void netio__os_no_sigpipe(int s)
+{
+    (void)s; // each call has MSG_NOSIGNAL
+}
+#endif
+
+#if !NETIO__HAS_SOCK_FLAGS
+// What a descriptor needs that was made without flags.
+static int netio__os_prepare(int s, bool inheritable)
+{
+    int err = netio__os_set_inheritable(s, inheritable);
+    if (err == 0) err = netio__os_set_nonblocking(s, true);
+    if (err == 0) netio__os_no_sigpipe(s);
+    return err;
+}
+#endif
+
+// One flag fewer to set where sockets are born with it.
+#if NETIO__HAS_SOCK_FLAGS
+static int netio__os_socket(int *out, int family, int type, int protocol, bool inheritable)
+{
+    int flags = inheritable ? SOCK_NONBLOCK : SOCK_NONBLOCK | SOCK_CLOEXEC;
+    int s = socket(family, type | flags, protocol);
+    if (s < 0) return netio__os_fail();
+    netio__os_no_sigpipe(s);
+    *out = s;
+    return 0;
+}
+
+#if NETIO__HAS_UNIX
+static int netio__os_socketpair(int out[2], int type)
+{
+    if (socketpair(AF_UNIX, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, out) < 0) return netio__os_fail();
+    netio__os_no_sigpipe(out[0]);
+    netio__os_no_sigpipe(out[1]);
+    return 0;
+}
+#endif
+
+#if NETIO__HAS_POLLER && !NETIO__HAS_EVENTFD
+static int netio__os_pipe(int out[2])
+{
+    return pipe2(out, O_NONBLOCK | O_CLOEXEC) < 0 ? netio__os_fail() : 0;
+}
+#endif
+#else
+#if NETIO__HAS_UNIX || NETIO__HAS_POLLER
+static int netio__os_prepare_two(int fds[2])
+{
+    int err = netio__os_prepare(fds[0], false);
+    if (err == 0) err = netio__os_prepare(fds[1], false);
+    if (err < 0) {
+        netio__os_close(fds[0]);
+        netio__os_close(fds[1]);
+    }
+    return err;
+}
+#endif
+
+static int netio__os_socket(int *out, int family, int type, int protocol, bool inheritable)
+{
+    int s = socket(family, type, protocol);
+    if (s < 0) return netio__os_fail();
+    int err = netio__os_prepare(s, inheritable);
+    if (err < 0) netio__os_close(s);
+    else *out = s;
+    return err;
+}
+
+#if NETIO__HAS_UNIX
+static int netio__os_socketpair(int out[2], int type)
+{
+    if (socketpair(AF_UNIX, type, 0, out) < 0) return netio__os_fail();
+    return netio__os_prepare_two(out);
+}
+#endif
+
+#if NETIO__HAS_POLLER
+static int netio__os_pipe(int out[2])
+{
+    if (pipe(out) < 0) return netio__os_fail();
+    return netio__os_prepare_two(out);
+}
+#endif
+#endif
+
+// --- socket calls ------------------------------------------------------------------------------
+
+static int netio__os_bind(int s, const void *sa, size_t len)
+{
+    return bind(s, (const struct sockaddr *)sa, (socklen_t)len) < 0 ? netio__os_fail() : 0;
+}
+
+static int netio__os_listen(int s, int backlog)
+{
+    return listen(s, backlog) < 0 ? netio__os_fail() : 0;
+}
+
+// EINTR leaves the connect under way (POSIX), so it is not repeated.
+static int netio__os_connect(int s, const void *sa, size_t len)
+{
+    if (connect(s, (const struct sockaddr *)sa, (socklen_t)len) == 0) return 0;
+    return errno == EINTR ? NETIO_EINPROGRESS : netio__os_fail();
+}
+
+// Linux connects a socket that answers for itself at once; Windows needs to be told: see there.
+static void netio__os_hurry_refusal(int s)
+{
+    (void)s;
+}
+
+// Errors of accept(2) that concern the client who left, or the network he came by: the next may
+// be well. EPERM is Linux's firewall.
+static bool netio__os_accept_skip(int code)
+{
+    static const int skip[] = {EINTR,       ECONNABORTED, EPROTO,     EPERM,     ENETDOWN,  ENOPROTOOPT,
+                               EHOSTUNREACH, ENETUNREACH, ECONNRESET, ETIMEDOUT, NETIO__EHOSTDOWN, NETIO__ENONET};
+    for (size_t i = 0; i < sizeof skip / sizeof skip[0]; i++)
+        if (skip[i] == code) return true;
+    return false;
+}
+
+#if NETIO__HAS_SOCK_FLAGS
+static int netio__os_accept_raw(int s, struct sockaddr *sa, socklen_t *len)
+{
+    return accept4(s, sa, len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+}
+
+static int netio__os_accept_prepare(int s)
+{
+    netio__os_no_sigpipe(s);
+    return 0;
+}
+#else
+static int netio__os_accept_raw(int s, struct sockaddr *sa, socklen_t *len)
+{
+    return accept(s, sa, len);
+}
+
+static int netio__os_accept_prepare(int s)
+{
+    return netio__os_prepare(s, false);
+}
+#endif
+
+// `sa` of 128 bytes, or NULL. Clients that cannot be served are skipped, 64 at a time.
+static int netio__os_accept(int *out, int listener, void *sa, netio__socklen *len)
+{
+    for (int skipped = 0; skipped < 64; skipped++) {
+        socklen_t room = 128;
+        int s = netio__os_accept_raw(listener, (struct sockaddr *)sa, sa ? &room : NULL);
+        if (s >= 0) {
+            if (netio__os_accept_prepare(s) == 0) {
+                if (sa) *len = room;
+                *out = s;
+                return 0;
+            }
+            netio__os_close(s); // macOS: the client is gone already
+        } else if (errno == EOPNOTSUPP) {
+            return NETIO_EINVAL; // a socket that never listens
+        } else if (!netio__os_accept_skip(errno)) {
+            return netio__os_fail();
+        }
+    }
+    return NETIO_EAGAIN;
+}
+
+static int netio__os_name(int s, void *sa, netio__socklen *len, bool peer)
+{
+    int r = peer ? getpeername(s, (struct sockaddr *)sa, len) : getsockname(s, (struct sockaddr *)sa, len);
+    return r < 0 ? netio__os_fail() : 0;
+}
+
+static int netio__os_shutdown(int s, int how)
+{
+    static const int os_how[] = {0, SHUT_RD, SHUT_WR, SHUT_RDWR};
+    return shutdown(s, os_how[how]) < 0 ? netio__os_fail() : 0;
+}
+
+static int netio__os_setopt(int s, int level, int name, const void *value, size_t len)
+{
+    return setsockopt(s, level, name, value, (socklen_t)len) < 0 ? netio__os_fail() : 0;
+}
+
+static int netio__os_getopt(int s, int level, int name, void *value, size_t *len)
+{
+    socklen_t n = (socklen_t)*len;
+    if (getsockopt(s, level, name, value, &n) < 0) return netio__os_fail();
+    *len = (size_t)n;
+    return 0;
+}
+
+static int netio__os_family(int s, int *out)
+{
+    struct sockaddr_storage sa;
+    socklen_t len = sizeof sa;
+    if (getsockname(s, (struct sockaddr *)&sa, &len) < 0) return netio__os_fail();
+    *out = sa.ss_family;
+    return 0;
+}
+
+static int netio__os_ioctl_int(int s, unsigned long request, int *out)
+{
+    return ioctl(s, request, out) < 0 ? netio__os_fail() : 0;
+}
+
+static int netio__os_readable(int s, int *out)
+{
+    return netio__os_ioctl_int(s, FIONREAD, out);
+}
+
+#if NETIO__LINUX
+static int netio__os_unsent(int s, int *out)
+{
+    return netio__os_ioctl_int(s, TIOCOUTQ, out);
+}
+#elif defined(SO_NWRITE)
+static int netio__os_unsent(int s, int *out)
+{
+    size_t len = sizeof *out;
+    return netio__os_getopt(s, SOL_SOCKET, SO_NWRITE, out, &len);
+}
+#elif defined(FIONWRITE)
+static int netio__os_unsent(int s, int *out)
+{
+    return netio__os_ioctl_int(s, FIONWRITE, out);
+}
+#else
+static int netio__os_unsent(int s, int *out)
+{
+    (void)s, (void)out;
+    return NETIO_ENOTSUP;
+}
+#endif
+
+// --- bytes -------------------------------------------------------------------------------------
+
+enum { NETIO__PEEK = MSG_PEEK };
+
+static ptrdiff_t netio__os_recv(int s, void *buf, size_t cap, int flags)
+{
+    ssize_t n;
+    do n = recv(s, buf, cap, flags | MSG_DONTWAIT);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? netio__os_fail() : (ptrdiff_t)n;
+}
+
+// macOS says EPROTOTYPE while a connection is torn down under a send; EPIPE is what is meant.
+static int netio__os_send_fail(void)
+{
+    return errno == EPROTOTYPE ? NETIO_EPIPE : netio__os_fail();
+}
+
+static ptrdiff_t netio__os_send(int s, const void *data, size_t len)
+{
+    ssize_t n;
+    do n = send(s, data, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? netio__os_send_fail() : (ptrdiff_t)n;
+}
+
+static void netio__os_iov_set(netio__iov *v, const void *data, size_t len)
+{
+    union {
+        const void *in;
+        void *out;
+    } u; // iovec has no const, the calls that send do not write
+    u.in = data;
+    v->iov_base = u.out;
+    v->iov_len = len;
+}
+
+static void netio__os_msg(struct msghdr *m, void *sa, size_t sa_len, netio__iov *iov, size_t count)
+{
+    memset(m, 0, sizeof *m);
+    m->msg_name = sa;
+    m->msg_namelen = (socklen_t)sa_len;
+    m->msg_iov = iov;
+    // size_t in glibc, int elsewhere; at most NETIO__PIECES.
+    for (size_t i = 0; i < count; i++) m->msg_iovlen++;
+}
+
+static ptrdiff_t netio__os_recvv(int s, netio__iov *iov, size_t count)
+{
+    struct msghdr m;
+    ssize_t n;
+    netio__os_msg(&m, NULL, 0, iov, count);
+    do n = recvmsg(s, &m, MSG_DONTWAIT);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? netio__os_fail() : (ptrdiff_t)n;
+}
+
+static ptrdiff_t netio__os_sendv(int s, netio__iov *iov, size_t count)
+{
+    struct msghdr m;
+    ssize_t n;
+    netio__os_msg(&m, NULL, 0, iov, count);
+    do n = sendmsg(s, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? netio__os_send_fail() : (ptrdiff_t)n;
+}
+
+// Returns the datagram's length, more than `cap` if it was cut. With MSG_TRUNC Linux gives the true
+// length, but on a TCP socket it would drop bytes: the caller has made sure that it is none.
+static ptrdiff_t netio__os_recvfrom(int s, void *buf, size_t cap, void *sa, netio__socklen *len)
+{
+    struct msghdr m;
+    netio__iov iov;
+    ssize_t n;
+    netio__os_iov_set(&iov, buf, cap);
+    netio__os_msg(&m, sa, (size_t)*len, &iov, 1);
+    do n = recvmsg(s, &m, NETIO__LINUX ? MSG_DONTWAIT | MSG_TRUNC : MSG_DONTWAIT);
+    while (n < 0 && errno == EINTR);
+    if (n < 0) return netio__os_fail();
+    *len = m.msg_namelen;
+    return (m.msg_flags & MSG_TRUNC) && (size_t)n <= cap ? (ptrdiff_t)cap + 1 : (ptrdiff_t)n;
+}
+
+static ptrdiff_t netio__os_sendto(int s, const void *data, size_t len, const void *sa, size_t sa_len)
+{
+    ssize_t n;
+    do
+        n = sendto(s, data, len, MSG_DONTWAIT | MSG_NOSIGNAL, (const struct sockaddr *)sa,
+                   (socklen_t)sa_len);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? netio__os_send_fail() : (ptrdiff_t)n;
+}
+
+// --- files -------------------------------------------------------------------------------------
+
+#if NETIO__HAS_THREADS
+static int netio__os_sigmask(int how, const sigset_t *set, sigset_t *old)
+{
+    return pthread_sigmask(how, set, old);
+}
+#else
+static int netio__os_sigmask(int how, const sigset_t *set, sigset_t *old)
+{
+    return sigprocmask(how, set, old);
+}
+#endif
+
+#if NETIO__LINUX
+// The kernel's own path. NETIO_ENOTSUP: not for these two, copy instead. sendfile has no flag
+// against SIGPIPE, so the signal is blocked in this thread and eaten; one that was pending before
+// stays.
+static ptrdiff_t netio__os_sendfile(int s, int file, uint64_t off, size_t len)
+{
+    sigset_t pipe_set, old, pending;
+    off_t at = (off_t)off;
+    ssize_t n;
+    if ((uint64_t)at != off || at < 0) return NETIO_EINVAL;
+    sigemptyset(&pipe_set);
+    sigaddset(&pipe_set, SIGPIPE);
+    netio__os_sigmask(SIG_BLOCK, &pipe_set, &old);
+    sigpending(&pending);
+    do n = sendfile(s, file, &at, len);
+    while (n < 0 && errno == EINTR);
+    int code = errno;
+    if (n < 0 && code == EPIPE && !sigismember(&pending, SIGPIPE)) {
+        struct timespec at_once = {0, 0};
+        while (sigtimedwait(&pipe_set, NULL, &at_once) < 0 && errno == EINTR) {}
+    }
+    netio__os_sigmask(SIG_SETMASK, &old, NULL);
+    errno = code;
+    if (n >= 0) return (ptrdiff_t)n;
+    if (code == EINVAL || code == ENOSYS || code == ESPIPE || code == EOVERFLOW) return NETIO_ENOTSUP;
+    return netio__os_send_fail();
+}
+#elif NETIO__APPLE || NETIO__FREEBSD
+#if NETIO__APPLE
+static int netio__os_sendfile_call(int s, int file, off_t at, size_t len, off_t *sent)
+{
+    *sent = (off_t)len; // in: how many, out: how many went
+    return sendfile(file, s, at, sent, NULL, 0);
+}
+#else
+static int netio__os_sendfile_call(int s, int file, off_t at, size_t len, off_t *sent)
+{
+    return sendfile(file, s, at, len, NULL, sent, 0);
+}
+#endif
+
+// Both tell what went out also when they fail. SO_NOSIGPIPE holds for sendfile too.
+static ptrdiff_t netio__os_sendfile(int s, int file, uint64_t off, size_t len)
+{
+    off_t at = (off_t)off, sent = 0;
+    if ((uint64_t)at != off || at < 0) return NETIO_EINVAL;
+    int r = netio__os_sendfile_call(s, file, at, len, &sent);
+    if (r == 0 || sent > 0) return (ptrdiff_t)sent;
+    if (errno == EINTR) return NETIO_EAGAIN;
+    if (errno == EINVAL || errno == ENOTSUP || errno == EOPNOTSUPP || errno == ENOTSOCK)
+        return NETIO_ENOTSUP;
+    return netio__os_send_fail();
+}
+#else
+static ptrdiff_t netio__os_sendfile(int s, int file, uint64_t off, size_t len)
+{
+    (void)s, (void)file, (void)off, (void)len;
+    return NETIO_ENOTSUP;
+}
+#endif
+
+static ptrdiff_t netio__os_read_file(int file, void *buf, size_t cap, uint64_t off)
+{
+    off_t at = (off_t)off;
+    ssize_t n;
+    if ((uint64_t)at != off || at < 0) return NETIO_EINVAL;
+    do n = pread(file, buf, cap, at);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? errno == ESPIPE ? (ptrdiff_t)NETIO_ENOTSUP : netio__os_fail() : (ptrdiff_t)n;
+}
+
+static ptrdiff_t netio__os_read_pipe(int file, void *buf, size_t cap)
+{
+    ssize_t n;
+    do n = read(file, buf, cap);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? netio__os_fail() : (ptrdiff_t)n;
+}
+
+#if NETIO__HAS_UNIX
+// What a path is: which file it names, so that a later look can tell a successor's.
+typedef struct netio__os_node {
+    dev_t dev;
+    ino_t ino;
+} netio__os_node;
+
+// 0; NETIO_EINVAL: something, but no socket; NETIO_ENOENT...
+static int netio__os_stat_socket(const char *path, netio__os_node *out)
+{
+    struct stat st;
+    if (lstat(path, &st) < 0) return netio__os_fail();
+    if (!S_ISSOCK(st.st_mode)) return NETIO_EINVAL;
+    out->dev = st.st_dev;
+    out->ino = st.st_ino;
+    return 0;
+}
+
+static bool netio__os_same_node(const netio__os_node *a, const netio__os_node *b)
+{
+    return a->dev == b->dev && a->ino == b->ino;
+}
+
+static int netio__os_unlink(const char *path)
+{
+    return unlink(path) < 0 ? netio__os_fail() : 0;
+}
+
+// Before bind: Linux makes the file with the descriptor's mode, other systems ignore it.
+static void netio__os_mode_before(int s, int mode)
+{
+    int code = errno;
+    if (fchmod(s, (mode_t)mode) < 0) errno = code;
+}
+
+static int netio__os_chmod(const char *path, int mode)
+{
+    return chmod(path, (mode_t)mode) < 0 ? netio__os_fail() : 0;
+}
+#endif // NETIO__HAS_UNIX
+
+// --- waiting -----------------------------------------------------------------------------------
+
+typedef struct netio__os_waiter {
+    netio_socket socket;
+    unsigned events, got; // NETIO_EV_*
+} netio__os_waiter;
+
+#define NETIO__WAITERS 33 // those of a race, and one more
+
+static unsigned netio__os_poll_events(unsigned events)
+{
+    unsigned e = 0;
+    if (events & NETIO_EV_READ) e |= POLLIN;
+    if (events & NETIO_EV_WRITE) e |= POLLOUT;
+    return e;
+}
+
+// An error or a hang-up makes ready whatever was asked: the call that follows finds out.
+static unsigned netio__os_poll_got(unsigned revents, unsigned events)
+{
+    unsigned got = 0;
+    if (revents & (POLLIN | POLLHUP | POLLERR | POLLPRI)) got |= NETIO_EV_READ;
+    if (revents & (POLLOUT | POLLHUP | POLLERR)) got |= NETIO_EV_WRITE;
+    got &= events;
+    if (got && (revents & POLLHUP)) got |= NETIO_EV_HINT_EOF;
+    if (got && (revents & POLLERR)) got |= NETIO_EV_HINT_ERROR;
+    return got;
+}
+
+// Once, without a deadline of its own: 0 also when a signal came.
+static int netio__os_wait(netio__os_waiter *w, size_t count, int timeout_ms)
+{
+    struct pollfd fds[NETIO__WAITERS];
+    for (size_t i = 0; i < count; i++) {
+        fds[i].fd = w[i].socket;
+        fds[i].events = (short)netio__os_poll_events(w[i].events);
+        fds[i].revents = 0;
+        w[i].got = 0;
+    }
+    int n = poll(fds, (nfds_t)count, timeout_ms);
+    if (n < 0) return errno == EINTR ? 0 : netio__os_fail();
+    int ready = 0;
+    for (size_t i = 0; n > 0 && i < count; i++) {
+        unsigned revents = (unsigned)(unsigned short)fds[i].revents;
+        if (revents & POLLNVAL) return NETIO_EBADF;
+        w[i].got = netio__os_poll_got(revents, w[i].events);
+        if (w[i].got) ready++;
+    }
+    return ready;
+}
+
+#if NETIO__HAS_POLLER
+// Tells one open description from another that took over its number, in 16 bits; 0 where the system
+// numbers its sockets alike. NETIO_EBADF: not open.
+static int netio__os_identity(int fd, uint16_t *out)
+{
+    struct stat st;
+    if (fstat(fd, &st) < 0) return netio__os_fail();
+    uint64_t x = (uint64_t)st.st_ino * 31u + (uint64_t)st.st_dev;
+    *out = (uint16_t)(x ^ (x >> 16) ^ (x >> 32));
+    return 0;
+}
+#endif
+
+// --- threads: for lookups with a bounded time --------------------------------------------------
+
+#if NETIO__HAS_THREADS
+typedef pthread_mutex_t netio__os_mutex;
+typedef pthread_cond_t netio__os_cond;
+#define NETIO__OS_MUTEX_INIT PTHREAD_MUTEX_INITIALIZER
+
+static void netio__os_lock(netio__os_mutex *m)
+{
+    pthread_mutex_lock(m);
+}
+
+static void netio__os_unlock(netio__os_mutex *m)
+{
+    pthread_mutex_unlock(m);
+}
+
+static void netio__os_sync_close(netio__os_mutex *m, netio__os_cond *c)
+{
+    pthread_cond_destroy(c);
+    pthread_mutex_destroy(m);
+}
+
+static void netio__os_notify(netio__os_cond *c)
+{
+    pthread_cond_signal(c);
+}
+
+#if NETIO__APPLE
+static int netio__os_sync_open(netio__os_mutex *m, netio__os_cond *c)
+{
+    pthread_mutex_init(m, NULL);
+    pthread_cond_init(c, NULL);
+    return 0;
+}
+
+static void netio__os_wait_notify(netio__os_mutex *m, netio__os_cond *c, int timeout_ms)
+{
+    struct timespec left;
+    left.tv_sec = timeout_ms / 1000;
+    left.tv_nsec = (long)(timeout_ms % 1000) * 1000000;
+    pthread_cond_timedwait_relative_np(c, m, &left);
+}
+#else
+// On the monotonic clock, so that jumps of the wall clock do not matter.
+static int netio__os_sync_open(netio__os_mutex *m, netio__os_cond *c)
+{
+    pthread_condattr_t attr;
+    int code = pthread_condattr_init(&attr);
+    if (code == 0) {
+        pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+        code = pthread_cond_init(c, &attr);
+        pthread_condattr_destroy(&attr);
+    }
+    if (code == 0) code = pthread_mutex_init(m, NULL);
+    return code == 0 ? 0 : netio__os_map(code);
+}
+
+static void netio__os_wait_notify(netio__os_mutex *m, netio__os_cond *c, int timeout_ms)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    uint64_t ns = (uint64_t)until.tv_nsec + (uint64_t)timeout_ms * 1000000u;
+    until.tv_sec += (time_t)(ns / 1000000000u);
+    until.tv_nsec = (long)(ns % 1000000000u);
+    pthread_cond_timedwait(c, m, &until);
+}
+#endif
+
+// Detached, with every signal blocked: signals are for threads that know of them.
+static int netio__os_thread(void *(*run)(void *arg), void *arg)
+{
+    pthread_t id;
+    pthread_attr_t attr;
+    sigset_t all, old;
+    int code = pthread_attr_init(&attr);
+    if (code == 0) {
+        pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+        sigfillset(&all);
+        netio__os_sigmask(SIG_SETMASK, &all, &old);
+        code = pthread_create(&id, &attr, run, arg);
+        netio__os_sigmask(SIG_SETMASK, &old, NULL);
+        pthread_attr_destroy(&attr);
+    }
+    if (code == 0) return 0;
+    errno = code;
+    return code == EAGAIN ? NETIO_EBUSY : netio__os_fail();
+}
+
+typedef void *netio__os_thread_result;
+#define NETIO__OS_THREAD_CALL
+#define NETIO__OS_THREAD_DONE NULL
+#endif // NETIO__HAS_THREADS
+
+// --- names -------------------------------------------------------------------------------------
+
+static int netio__os_map_eai(int code)
+{
+    switch (code) {
+    case 0: return 0;
+    case EAI_AGAIN: case EAI_FAIL: return NETIO_EAI_AGAIN;
+    case EAI_MEMORY: return NETIO_ENOMEM;
+    case EAI_FAMILY: return NETIO_EAFNOSUPPORT;
+    case EAI_SERVICE: case EAI_SOCKTYPE: return NETIO_ENOENT;
+    case EAI_BADFLAGS: return NETIO_EINVAL;
+    case EAI_SYSTEM: return errno == EMFILE || errno == ENFILE ? NETIO_EMFILE : NETIO_EAI_AGAIN;
+    default: return NETIO_EAI_NONAME; // EAI_NONAME, and EAI_NODATA where it exists
+    }
+}
+
+#endif // !NETIO__WINDOWS
+
+//================================================================================================
+// >>os-windows.c                                                                     the OS seam
+//
+// The same list as >>os-posix.c over Winsock. Windows 7 and newer, and Wine. What a header or an old
+// system lacks is defined here, looked up at run time, or tried once.
+//================================================================================================
+
+#if NETIO__WINDOWS
+
+// Numbers of Windows' own headers, which not every compiler brings.
+#define NETIO__SIO_UDP_CONNRESET _WSAIOW(IOC_VENDOR, 12)
+#define NETIO__SIO_UDP_NETRESET _WSAIOW(IOC_VENDOR, 15)
+#define NETIO__SIO_KEEPALIVE_VALS _WSAIOW(IOC_VENDOR, 4)
+#define NETIO__SIO_TCP_INITIAL_RTO _WSAIOW(IOC_VENDOR, 17)
+#define NETIO__FLAG_NO_HANDLE_INHERIT 0x80
+#define NETIO__TAG_AF_UNIX 0x80000023u
+
+static int netio__os_error(void)
+{
+    return WSAGetLastError();
+}
+
+static void netio__os_set_error(int code)
+{
+    WSASetLastError(code);
+}
+
+// Winsock's codes, and those of file calls.
+// clang-format off
+static const int netio__os_errors[][2] = {
+    {WSAEWOULDBLOCK, NETIO_EAGAIN}, {WSAETIMEDOUT, NETIO_ETIMEDOUT},
+    {WSAECANCELLED, NETIO_ECANCELED}, {WSA_E_CANCELLED, NETIO_ECANCELED},
+    {WSA_OPERATION_ABORTED, NETIO_ECANCELED}, {WSAEINPROGRESS, NETIO_EINPROGRESS},
+    {WSAEALREADY, NETIO_EINPROGRESS}, {WSAEINVAL, NETIO_EINVAL}, {WSAEFAULT, NETIO_EINVAL},
+    {WSAEPROTOTYPE, NETIO_EINVAL}, {WSAEBADF, NETIO_EBADF}, {WSA_INVALID_HANDLE, NETIO_EBADF},
+    {WSAENOTSOCK, NETIO_ENOTSOCK}, {WSAEOPNOTSUPP, NETIO_ENOTSUP}, {WSAENOPROTOOPT, NETIO_ENOTSUP},
+    {WSAEPROTONOSUPPORT, NETIO_ENOTSUP}, {WSAESOCKTNOSUPPORT, NETIO_ENOTSUP},
+    {WSAVERNOTSUPPORTED, NETIO_ENOTSUP}, {ERROR_NOT_SUPPORTED, NETIO_ENOTSUP},
+    {ERROR_CALL_NOT_IMPLEMENTED, NETIO_ENOTSUP}, {ERROR_FILE_NOT_FOUND, NETIO_ENOENT},
+    {ERROR_PATH_NOT_FOUND, NETIO_ENOENT}, {WSAENOTCONN, NETIO_ENOTCONN},
+    {WSAEDESTADDRREQ, NETIO_ENOTCONN}, {WSAEISCONN, NETIO_EISCONN}, {WSAESHUTDOWN, NETIO_EPIPE},
+    {WSAEDISCON, NETIO_EOF}, {WSAENAMETOOLONG, NETIO_ENAMETOOLONG},
+    {WSA_NOT_ENOUGH_MEMORY, NETIO_ENOMEM}, {WSAENOBUFS, NETIO_ENOBUFS},
+    {WSAEMFILE, NETIO_EMFILE}, {WSAEPROCLIM, NETIO_EMFILE}, {ERROR_TOO_MANY_OPEN_FILES, NETIO_EMFILE},
+    {WSAEMSGSIZE, NETIO_EMSGSIZE}, {WSAEACCES, NETIO_EACCES}, {ERROR_ACCESS_DENIED, NETIO_EACCES},
+    {WSAEADDRINUSE, NETIO_EADDRINUSE}, {WSAEADDRNOTAVAIL, NETIO_EADDRNOTAVAIL},
+    {WSAEAFNOSUPPORT, NETIO_EAFNOSUPPORT}, {WSAEPFNOSUPPORT, NETIO_EAFNOSUPPORT},
+    {WSAHOST_NOT_FOUND, NETIO_EAI_NONAME}, {WSANO_DATA, NETIO_EAI_NONAME},
+    {WSATRY_AGAIN, NETIO_EAI_AGAIN}, {WSANO_RECOVERY, NETIO_EAI_AGAIN},
+    {WSATYPE_NOT_FOUND, NETIO_ENOENT}, {WSAECONNREFUSED, NETIO_ECONNREFUSED},
+    {WSAECONNRESET, NETIO_ECONNRESET}, {WSAENETRESET, NETIO_ECONNRESET},
+    {ERROR_NETNAME_DELETED, NETIO_ECONNRESET}, {WSAECONNABORTED, NETIO_ECONNABORTED},
+    {WSAEHOSTUNREACH, NETIO_EHOSTUNREACH}, {WSAEHOSTDOWN, NETIO_EHOSTUNREACH},
+    {WSAENETUNREACH, NETIO_ENETUNREACH}, {WSAENETDOWN, NETIO_ENETDOWN},
+};
+// clang-format on
+
+static int netio__os_map(int code)
+{
+    if (code == 0) return 0;
+    for (size_t i = 0; i < sizeof netio__os_errors / sizeof netio__os_errors[0]; i++)
+        if (netio__os_errors[i][0] == code) return netio__os_errors[i][1];
+    return NETIO_EIO;
+}
+
+static int netio__os_fail(void)
+{
+    return netio__os_map(WSAGetLastError());
+}
+
+// Winsock counts its users; it is started once and left running.
+static BOOL CALLBACK netio__os_start_once(PINIT_ONCE once, PVOID arg, PVOID *context)
+{
+    WSADATA data;
+    int code = WSAStartup(MAKEWORD(2, 2), &data);
+    (void)once, (void)context;
+    *(int *)arg = code;
+    return code == 0;
+}
+
+static int netio__os_start(void)
+{
+    static INIT_ONCE once = INIT_ONCE_STATIC_INIT;
+    int code = 0;
+    if (InitOnceExecuteOnce(&once, netio__os_start_once, &code, NULL)) return 0;
+    WSASetLastError(code);
+    return netio__os_map(code);
+}
+
+static uint64_t netio__os_now_us(void)
+{
+    LARGE_INTEGER now, per_s;
+    QueryPerformanceCounter(&now);
+    QueryPerformanceFrequency(&per_s);
+    uint64_t n = (uint64_t)now.QuadPart, f = (uint64_t)per_s.QuadPart;
+    return n / f * 1000000u + n % f * 1000000u / f; // in two steps: n * 1,000,000 would overflow
+}
+
+// From iphlpapi, which a user should not have to link for this.
+static uint32_t netio__os_if_index(const char *name)
+{
+    typedef ULONG(WINAPI * index_fn)(const char *);
+    HMODULE dll = LoadLibraryA("iphlpapi.dll");
+    index_fn fn = dll ? (index_fn)(void (*)(void))GetProcAddress(dll, "if_nametoindex") : NULL;
+    uint32_t index = fn ? (uint32_t)fn(name) : 0;
+    if (dll) FreeLibrary(dll);
+    return index;
+}
+
+static bool netio__os_if_name(uint32_t index, char name[64])
+{
+    (void)index, (void)name; // names may be 256 long here: zones are written by number
+    return false;
+}
+
+// --- descriptors -------------------------------------------------------------------------------
+
+static void netio__os_close(netio_socket s)
+{
+    int code = WSAGetLastError();
+    closesocket(s);
+    WSASetLastError(code);
+}
+
+static int netio__os_close_socket(netio_socket s)
+{
+    int code = WSAGetLastError();
+    if (closesocket(s) != 0 && WSAGetLastError() == WSAENOTSOCK) return NETIO_EBADF;
+    WSASetLastError(code);
+    return 0;
+}
+
+static int netio__os_set_inheritable(netio_socket s, bool on)
+{
+    if (SetHandleInformation((HANDLE)s, HANDLE_FLAG_INHERIT, on ? HANDLE_FLAG_INHERIT : 0)) return 0;
+    return netio__os_fail();
+}
+
+static int netio__os_set_nonblocking(netio_socket s, bool on)
+{
+    u_long value = on;
+    return ioctlsocket(s, (long)FIONBIO, &value) != 0 ? netio__os_fail() : 0;
+}
+
+static int netio__os_get_nonblocking(netio_socket s, bool *on)
+{
+    int type, len = sizeof type;
+    *on = true; // cannot be asked, so what is found stays as adopt makes it
+    return getsockopt(s, SOL_SOCKET, SO_TYPE, (char *)&type, &len) != 0 ? netio__os_fail() : 0;
+}
+
+static void netio__os_no_sigpipe(netio_socket s)
+{
+    (void)s; // there is none
+}
+
+static int netio__os_socket(netio_socket *out, int family, int type, int protocol, bool inheritable)
+{
+    DWORD flags = WSA_FLAG_OVERLAPPED;
+    netio_socket s;
+    int err = netio__os_start();
+    if (err < 0) return err;
+    s = WSASocketW(family, type, protocol, NULL, 0,
+                   inheritable ? flags : flags | NETIO__FLAG_NO_HANDLE_INHERIT);
+    if (s == INVALID_SOCKET && WSAGetLastError() == WSAEINVAL) { // before Windows 7 SP1
+        s = WSASocketW(family, type, protocol, NULL, 0, flags);
+    }
+    if (s == INVALID_SOCKET) return netio__os_fail();
+    err = netio__os_set_nonblocking(s, true);
+    if (err == 0) err = netio__os_set_inheritable(s, inheritable);
+    if (err < 0) netio__os_close(s);
+    else *out = s;
+    return err;
+}
+
+// --- socket calls ------------------------------------------------------------------------------
+
+static int netio__os_bind(netio_socket s, const void *sa, size_t len)
+{
+    return bind(s, (const struct sockaddr *)sa, (int)len) != 0 ? netio__os_fail() : 0;
+}
+
+static int netio__os_listen(netio_socket s, int backlog)
+{
+    return listen(s, backlog) != 0 ? netio__os_fail() : 0;
+}
+
+static int netio__os_connect(netio_socket s, const void *sa, size_t len)
+{
+    if (connect(s, (const struct sockaddr *)sa, (int)len) == 0) return 0;
+    return WSAGetLastError() == WSAEWOULDBLOCK ? (int)NETIO_EINPROGRESS : netio__os_fail();
+}
+
+// A refused connect to this machine is repeated by Windows for two seconds, unless told not to.
+static void netio__os_hurry_refusal(netio_socket s)
+{
+    struct {
+        USHORT rtt;
+        UCHAR retries;
+    } p = {(USHORT)-1, (UCHAR)-2}; // TCP_INITIAL_RTO_UNSPECIFIED_RTT, _NO_SYN_RETRANSMISSIONS
+    DWORD n;
+    int code = WSAGetLastError();
+    WSAIoctl(s, NETIO__SIO_TCP_INITIAL_RTO, &p, sizeof p, NULL, 0, &n, NULL, NULL);
+    WSASetLastError(code);
+}
+
+static bool netio__os_accept_skip(int code)
+{
+    return code == WSAECONNRESET || code == WSAECONNABORTED || code == WSAENETDOWN ||
+           code == WSAEINTR;
+}
+
+static int netio__os_accept(netio_socket *out, netio_socket listener, void *sa, netio__socklen *len)
+{
+    for (int skipped = 0; skipped < 64; skipped++) {
+        int room = 128;
+        netio_socket s = accept(listener, (struct sockaddr *)sa, sa ? &room : NULL);
+        if (s != INVALID_SOCKET) {
+            if (netio__os_set_nonblocking(s, true) == 0 &&
+                netio__os_set_inheritable(s, false) == 0) {
+                if (sa) *len = room;
+                *out = s;
+                return 0;
+            }
+            netio__os_close(s);
+        } else if (WSAGetLastError() == WSAEOPNOTSUPP) {
+            return NETIO_EINVAL;
+        } else if (!netio__os_accept_skip(WSAGetLastError())) {
+            return netio__os_fail();
+        }
+    }
+    return NETIO_EAGAIN;
+}
+
+// An unbound socket has no name here (WSAEINVAL): it is 0.0.0.0:0, as everywhere else.
+static int netio__os_name(netio_socket s, void *sa, netio__socklen *len, bool peer)
+{
+    WSAPROTOCOL_INFOW info;
+    int size = sizeof info;
+    if (peer) return getpeername(s, (struct sockaddr *)sa, len) != 0 ? netio__os_fail() : 0;
+    if (getsockname(s, (struct sockaddr *)sa, len) == 0) return 0;
+    if (WSAGetLastError() != WSAEINVAL ||
+        getsockopt(s, SOL_SOCKET, SO_PROTOCOL_INFOW, (char *)&info, &size) != 0)
+        return netio__os_fail();
+    memset(sa, 0, (size_t)*len);
+    ((struct sockaddr *)sa)->sa_family = (ADDRESS_FAMILY)info.iAddressFamily;
+    *len = info.iAddressFamily == AF_INET6  ? (int)sizeof(struct sockaddr_in6)
+           : info.iAddressFamily == AF_INET ? (int)sizeof(struct sockaddr_in)
+                                            : 2;
+    return 0;
+}
+
+static int netio__os_shutdown(netio_socket s, int how)
+{
+    static const int os_how[] = {0, SD_RECEIVE, SD_SEND, SD_BOTH};
+    return shutdown(s, os_how[how]) != 0 ? netio__os_fail() : 0;
+}
+
+static int netio__os_setopt(netio_socket s, int level, int name, const void *value, size_t len)
+{
+    int r = setsockopt(s, level, name, (const char *)value, (int)len);
+    return r != 0 ? netio__os_fail() : 0;
+}
+
+static int netio__os_getopt(netio_socket s, int level, int name, void *value, size_t *len)
+{
+    int n = (int)*len;
+    memset(value, 0, *len); // a BOOL may come as one byte
+    if (getsockopt(s, level, name, (char *)value, &n) != 0) return netio__os_fail();
+    *len = (size_t)n;
+    return 0;
+}
+
+static int netio__os_family(netio_socket s, int *out)
+{
+    WSAPROTOCOL_INFOW info;
+    int size = sizeof info;
+    if (getsockopt(s, SOL_SOCKET, SO_PROTOCOL_INFOW, (char *)&info, &size) != 0)
+        return netio__os_fail();
+    *out = info.iAddressFamily;
+    return 0;
+}
+
+static int netio__os_readable(netio_socket s, int *out)
+{
+    u_long n;
+    if (ioctlsocket(s, (long)FIONREAD, &n) != 0) return netio__os_fail();
+    *out = n > INT32_MAX ? INT32_MAX : (int)n;
+    return 0;
+}
+
+static int netio__os_unsent(netio_socket s, int *out)
+{
+    (void)s, (void)out;
+    return NETIO_ENOTSUP;
+}
+
+// Old systems, and Wine, have the idle time and the interval only as a pair in milliseconds.
+static int netio__os_keepalive_pair(netio_socket s, int idle_s, int interval_s)
+{
+    u_long v[3];
+    DWORD n;
+    v[0] = 1;
+    v[1] = (u_long)idle_s * 1000u;
+    v[2] = (u_long)interval_s * 1000u;
+    return WSAIoctl(s, NETIO__SIO_KEEPALIVE_VALS, v, sizeof v, NULL, 0, &n, NULL, NULL) != 0
+               ? netio__os_fail()
+               : 0;
+}
+
+// ICMP errors of earlier datagrams would fail later receives of everybody.
+static void netio__os_quiet_datagrams(netio_socket s)
+{
+    BOOL off = FALSE;
+    DWORD n;
+    int code = WSAGetLastError();
+    WSAIoctl(s, NETIO__SIO_UDP_CONNRESET, &off, sizeof off, NULL, 0, &n, NULL, NULL);
+    WSAIoctl(s, NETIO__SIO_UDP_NETRESET, &off, sizeof off, NULL, 0, &n, NULL, NULL);
+    WSASetLastError(code);
+}
+
+// --- bytes -------------------------------------------------------------------------------------
+
+enum { NETIO__PEEK = MSG_PEEK };
+
+static bool netio__os_is_datagram(netio_socket s)
+{
+    int type = 0, len = sizeof type, code = WSAGetLastError();
+    getsockopt(s, SOL_SOCKET, SO_TYPE, (char *)&type, &len);
+    WSASetLastError(code);
+    return type == SOCK_DGRAM;
+}
+
+// WSAEMSGSIZE: the datagram was cut to `cap`. On a datagram socket "reset" is an ICMP refusal.
+static ptrdiff_t netio__os_recv_fail(netio_socket s, size_t cap, size_t *full)
+{
+    int code = WSAGetLastError();
+    if (code == WSAEMSGSIZE) {
+        *full = cap + 1;
+        return (ptrdiff_t)cap;
+    }
+    if (code == WSAECONNRESET && netio__os_is_datagram(s)) return NETIO_ECONNREFUSED;
+    return netio__os_fail();
+}
+
+static ptrdiff_t netio__os_recv(netio_socket s, void *buf, size_t cap, int flags)
+{
+    size_t full;
+    int n = recv(s, (char *)buf, (int)cap, flags);
+    return n < 0 ? netio__os_recv_fail(s, cap, &full) : (ptrdiff_t)n;
+}
+
+static ptrdiff_t netio__os_send_fail(netio_socket s)
+{
+    if (WSAGetLastError() == WSAECONNRESET && netio__os_is_datagram(s)) return NETIO_ECONNREFUSED;
+    return netio__os_fail();
+}
+
+static ptrdiff_t netio__os_send(netio_socket s, const void *data, size_t len)
+{
+    int n = send(s, (const char *)data, (int)len, 0);
+    return n < 0 ? netio__os_send_fail(s) : (ptrdiff_t)n;
+}
+
+static void netio__os_iov_set(netio__iov *v, const void *data, size_t len)
+{
+    union {
+        const void *in;
+        char *out;
+    } u; // WSABUF has no const, the calls that send do not write
+    u.in = data;
+    v->buf = u.out;
+    v->len = (ULONG)len;
+}
+
+static ptrdiff_t netio__os_recvv(netio_socket s, netio__iov *iov, size_t count)
+{
+    DWORD n = 0, flags = 0;
+    size_t cap = 0, full;
+    if (WSARecv(s, iov, (DWORD)count, &n, &flags, NULL, NULL) == 0) return (ptrdiff_t)n;
+    for (size_t i = 0; i < count; i++) cap += iov[i].len;
+    return netio__os_recv_fail(s, cap, &full);
+}
+
+static ptrdiff_t netio__os_sendv(netio_socket s, netio__iov *iov, size_t count)
+{
+    DWORD n = 0;
+    if (WSASend(s, iov, (DWORD)count, &n, 0, NULL, NULL) == 0) return (ptrdiff_t)n;
+    return netio__os_send_fail(s);
+}
+
+static ptrdiff_t netio__os_recvfrom(netio_socket s, void *buf, size_t cap, void *sa,
+                                    netio__socklen *len)
+{
+    size_t full = 0;
+    int n = recvfrom(s, (char *)buf, (int)cap, 0, (struct sockaddr *)sa, sa ? len : NULL);
+    if (n >= 0) return n;
+    ptrdiff_t r = netio__os_recv_fail(s, cap, &full);
+    return full ? (ptrdiff_t)full : r;
+}
+
+static ptrdiff_t netio__os_sendto(netio_socket s, const void *data, size_t len, const void *sa,
+                                  size_t sa_len)
+{
+    int n = sendto(s, (const char *)data, (int)len, 0, (const struct sockaddr *)sa, (int)sa_len);
+    return n < 0 ? netio__os_send_fail(s) : (ptrdiff_t)n;
+}
+
+// --- files -------------------------------------------------------------------------------------
+
+static ptrdiff_t netio__os_sendfile(netio_socket s, netio_file file, uint64_t off, size_t len)
+{
+    (void)s, (void)file, (void)off, (void)len; // TransmitFile is for a completion engine
+    return NETIO_ENOTSUP;
+}
+
+static ptrdiff_t netio__os_read_file(netio_file file, void *buf, size_t cap, uint64_t off)
+{
+    OVERLAPPED at;
+    DWORD n = 0;
+    if (GetFileType((HANDLE)file) == FILE_TYPE_PIPE) return NETIO_ENOTSUP;
+    memset(&at, 0, sizeof at);
+    at.Offset = (DWORD)off;
+    at.OffsetHigh = (DWORD)(off >> 32);
+    if (ReadFile((HANDLE)file, buf, (DWORD)cap, &n, &at)) return (ptrdiff_t)n;
+    return GetLastError() == ERROR_HANDLE_EOF ? 0 : netio__os_fail();
+}
+
+static ptrdiff_t netio__os_read_pipe(netio_file file, void *buf, size_t cap)
+{
+    DWORD n = 0;
+    if (ReadFile((HANDLE)file, buf, (DWORD)cap, &n, NULL)) return (ptrdiff_t)n;
+    return GetLastError() == ERROR_BROKEN_PIPE ? 0 : netio__os_fail();
+}
+
+#if NETIO__HAS_UNIX
+// The socket's file is a reparse point, which has no inode to tell by: the time it was made serves.
+typedef struct netio__os_node {
+    FILETIME made;
+} netio__os_node;
+
+static int netio__os_stat_socket(const char *path, netio__os_node *out)
+{
+    WIN32_FIND_DATAA found;
+    HANDLE h = FindFirstFileA(path, &found);
+    if (h == INVALID_HANDLE_VALUE) return netio__os_fail();
+    FindClose(h);
+    out->made = found.ftCreationTime;
+    return (found.dwFileAttributes & FILE_ATTRIBUTE_REPARSE_POINT) &&
+                   found.dwReserved0 == NETIO__TAG_AF_UNIX
+               ? 0
+               : (int)NETIO_EINVAL;
+}
+
+static bool netio__os_same_node(const netio__os_node *a, const netio__os_node *b)
+{
+    return CompareFileTime(&a->made, &b->made) == 0;
+}
+
+static int netio__os_unlink(const char *path)
+{
+    return DeleteFileA(path) ? 0 : netio__os_fail();
+}
+
+static void netio__os_mode_before(netio_socket s, int mode)
+{
+    (void)s, (void)mode;
+}
+
+static int netio__os_chmod(const char *path, int mode)
+{
+    (void)path, (void)mode;
+    return NETIO_ENOTSUP;
+}
+#endif // NETIO__HAS_UNIX
+
+// --- waiting -----------------------------------------------------------------------------------
+
+typedef struct netio__os_waiter {
+    netio_socket socket;
+    unsigned events, got; // NETIO_EV_*
+} netio__os_waiter;
+
+#define NETIO__WAITERS 33 // those of a race, and one more
+
+// Laid out as Winsock's fd_set, which is a counted array: FD_SETSIZE is only its usual size.
+typedef struct netio__os_set {
+    u_int count;
+    SOCKET sockets[NETIO__WAITERS];
+} netio__os_set;
+
+static void netio__os_set_add(netio__os_set *set, netio_socket s)
+{
+    set->sockets[set->count++] = s;
+}
+
+static bool netio__os_set_has(const netio__os_set *set, netio_socket s)
+{
+    for (u_int i = 0; i < set->count; i++)
+        if (set->sockets[i] == s) return true;
+    return false;
+}
+
+static void netio__os_timeval(struct timeval *tv, int timeout_ms)
+{
+    tv->tv_sec = timeout_ms / 1000;
+    tv->tv_usec = timeout_ms % 1000 * 1000;
+}
+
+// select, because old WSAPoll does not notice a failed connect; that one shows in the third set.
+static int netio__os_wait(netio__os_waiter *w, size_t count, int timeout_ms)
+{
+    netio__os_set in, out, bad;
+    struct timeval tv;
+    in.count = out.count = bad.count = 0;
+    for (size_t i = 0; i < count; i++) {
+        w[i].got = 0;
+        if (w[i].events & NETIO_EV_READ) netio__os_set_add(&in, w[i].socket);
+        if (w[i].events & NETIO_EV_WRITE) netio__os_set_add(&out, w[i].socket);
+        netio__os_set_add(&bad, w[i].socket);
+    }
+    if (count == 0) { // WSAEINVAL otherwise
+        Sleep(timeout_ms < 0 ? INFINITE : (DWORD)timeout_ms);
+        return 0;
+    }
+    netio__os_timeval(&tv, timeout_ms);
+    int n = select(0, (fd_set *)&in, (fd_set *)&out, (fd_set *)&bad, timeout_ms < 0 ? NULL : &tv);
+    if (n < 0) return WSAGetLastError() == WSAENOTSOCK ? (int)NETIO_EBADF : netio__os_fail();
+    int ready = 0;
+    for (size_t i = 0; n > 0 && i < count; i++) {
+        if (netio__os_set_has(&in, w[i].socket)) w[i].got |= NETIO_EV_READ;
+        if (netio__os_set_has(&out, w[i].socket)) w[i].got |= NETIO_EV_WRITE;
+        if (netio__os_set_has(&bad, w[i].socket)) w[i].got |= w[i].events | NETIO_EV_HINT_ERROR;
+        if (w[i].got) ready++;
+    }
+    return ready;
+}
+
+#if NETIO__HAS_POLLER
+// Nothing tells two sockets of one number apart but their addresses, if they have some.
+static int netio__os_identity(netio_socket s, uint16_t *out)
+{
+    uint8_t sa[2][128];
+    uint32_t h = 0;
+    memset(sa, 0, sizeof sa);
+    for (int i = 0; i < 2; i++) {
+        int len = (int)sizeof sa[i];
+        int r = i ? getpeername(s, (struct sockaddr *)(void *)sa[i], &len)
+                  : getsockname(s, (struct sockaddr *)(void *)sa[i], &len);
+        if (r != 0 && WSAGetLastError() == WSAENOTSOCK) return NETIO_EBADF;
+        for (int k = 0; r == 0 && k < len; k++) h = h * 31u + sa[i][k];
+    }
+    *out = (uint16_t)(h ^ (h >> 16));
+    return 0;
+}
+#endif
+
+// --- threads: for lookups with a bounded time --------------------------------------------------
+
+#if NETIO__HAS_THREADS
+typedef SRWLOCK netio__os_mutex;
+typedef CONDITION_VARIABLE netio__os_cond;
+#define NETIO__OS_MUTEX_INIT SRWLOCK_INIT
+
+static void netio__os_lock(netio__os_mutex *m)
+{
+    AcquireSRWLockExclusive(m);
+}
+
+static void netio__os_unlock(netio__os_mutex *m)
+{
+    ReleaseSRWLockExclusive(m);
+}
+
+static int netio__os_sync_open(netio__os_mutex *m, netio__os_cond *c)
+{
+    InitializeSRWLock(m);
+    InitializeConditionVariable(c);
+    return 0;
+}
+
+static void netio__os_sync_close(netio__os_mutex *m, netio__os_cond *c)
+{
+    (void)m, (void)c;
+}
+
+static void netio__os_notify(netio__os_cond *c)
+{
+    WakeConditionVariable(c);
+}
+
+static void netio__os_wait_notify(netio__os_mutex *m, netio__os_cond *c, int timeout_ms)
+{
+    SleepConditionVariableSRW(c, m, (DWORD)timeout_ms, 0);
+}
+
+static int netio__os_thread(DWORD(WINAPI *run)(void *arg), void *arg)
+{
+    HANDLE h = CreateThread(NULL, 0, run, arg, 0, NULL);
+    if (!h) return netio__os_fail();
+    CloseHandle(h);
+    return 0;
+}
+
+typedef DWORD netio__os_thread_result;
+#define NETIO__OS_THREAD_CALL WINAPI
+#define NETIO__OS_THREAD_DONE 0
+#endif // NETIO__HAS_THREADS
+
+// --- names -------------------------------------------------------------------------------------
+
+static int netio__os_map_eai(int code) // EAI_* are Winsock's codes here
+{
+    return netio__os_map(code);
+}
+
+#endif // NETIO__WINDOWS
+
+// What of the error section needs the OS.
+NETIO_API int netio_os_error(void)
+{
+    return netio__os_error();
+}
+
+NETIO_API int netio_error_from_os(int os_code)
+{
+    return netio__os_map(os_code);
+}
+
+//================================================================================================
+// >>time.c
+//================================================================================================
+
+NETIO_API uint64_t netio_now_ms(void)
+{
+    return netio__os_now_us() / 1000u;
+}
+
+NETIO_API uint64_t netio_now_us(void)
+{
+    return netio__os_now_us();
+}
+
+NETIO_API int64_t netio_deadline(int timeout_ms)
+{
+    if (timeout_ms < 0) return NETIO__NEVER;
+    return (int64_t)netio__os_now_us() + (int64_t)timeout_ms * 1000;
+}
+
+NETIO_API int netio_deadline_left(int64_t deadline)
+{
+    if (deadline == NETIO__NEVER) return -1;
+    int64_t left = deadline - (int64_t)netio__os_now_us();
+    if (left <= 0) return 0;
+    // Rounded up: a rest of 0.4 ms cut to 0 would make the caller spin until it is over.
+    left = (left + 999) / 1000;
+    return left > INT32_MAX ? INT32_MAX : (int)left;
+}
+
+//================================================================================================
+// >>addr.c
+//
+// A netio_addr holds the OS's sockaddr as bytes. It is read and written with memcpy only, through a
+// netio__ip for the two IP families.
+//================================================================================================
+
+typedef struct netio__ip {
+    int family; // NETIO_IPV4, NETIO_IPV6
+    uint8_t bytes[16];
+    uint16_t port;
+    uint32_t scope;
+} netio__ip;
+
+static int netio__addr_os_family(const netio_addr *a)
+{
+    struct sockaddr sa;
+    if (a->len < offsetof(struct sockaddr, sa_data)) return AF_UNSPEC;
+    memcpy(&sa, a->raw, offsetof(struct sockaddr, sa_data));
+    return sa.sa_family;
+}
+
+#if NETIO__HAS_SA_LEN
+static void netio__addr_seal(netio_addr *a)
+{
+    uint8_t len = (uint8_t)a->len;
+    memcpy(a->raw, &len, 1);
+}
+#else
+static void netio__addr_seal(netio_addr *a)
+{
+    (void)a;
+}
+#endif
+
+static bool netio__addr_get_ip(netio__ip *out, const netio_addr *a)
+{
+    int family = netio__addr_os_family(a);
+    memset(out, 0, sizeof *out);
+    if (family == AF_INET && a->len >= sizeof(struct sockaddr_in)) {
+        struct sockaddr_in in;
+        memcpy(&in, a->raw, sizeof in);
+        memcpy(out->bytes, &in.sin_addr, 4);
+        out->port = ntohs(in.sin_port);
+        out->family = NETIO_IPV4;
+    } else if (family == AF_INET6 && a->len >= sizeof(struct sockaddr_in6)) {
+        struct sockaddr_in6 in6;
+        memcpy(&in6, a->raw, sizeof in6);
+        memcpy(out->bytes, &in6.sin6_addr, 16);
+        out->port = ntohs(in6.sin6_port);
+        out->scope = (uint32_t)in6.sin6_scope_id;
+        out->family = NETIO_IPV6;
+    }
+    return out->family != 0;
+}
+
+static void netio__addr_set_ip(netio_addr *out, const netio__ip *ip)
+{
+    memset(out, 0, sizeof *out);
+    if (ip->family == NETIO_IPV4) {
+        struct sockaddr_in in;
+        memset(&in, 0, sizeof in);
+        in.sin_family = AF_INET;
+        in.sin_port = htons(ip->port);
+        memcpy(&in.sin_addr, ip->bytes, 4);
+        memcpy(out->raw, &in, sizeof in);
+        out->len = sizeof in;
+    } else {
+        struct sockaddr_in6 in6;
+        memset(&in6, 0, sizeof in6);
+        in6.sin6_family = AF_INET6;
+        in6.sin6_port = htons(ip->port);
+        in6.sin6_scope_id = ip->scope;
+        memcpy(&in6.sin6_addr, ip->bytes, 16);
+        memcpy(out->raw, &in6, sizeof in6);
+        out->len = sizeof in6;
+    }
+    netio__addr_seal(out);
+}
+
+static bool netio__ip_mapped(const netio__ip *ip)
+{
+    static const uint8_t prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF};
+    return ip->family == NETIO_IPV6 && memcmp(ip->bytes, prefix, 12) == 0;
+}
+
+static void netio__ip_unmap(netio__ip *ip)
+{
+    if (!netio__ip_mapped(ip)) return;
+    memmove(ip->bytes, ip->bytes + 12, 4);
+    memset(ip->bytes + 4, 0, 12);
+    ip->family = NETIO_IPV4;
+    ip->scope = 0;
+}
+
+static void netio__ip_map(netio__ip *ip)
+{
+    if (ip->family != NETIO_IPV4) return;
+    memmove(ip->bytes + 12, ip->bytes, 4);
+    memset(ip->bytes, 0, 10);
+    memset(ip->bytes + 10, 0xFF, 2);
+    ip->family = NETIO_IPV6;
+}
+
+static bool netio__ip_is_any(const netio__ip *ip)
+{
+    static const uint8_t zero[16] = {0};
+    return memcmp(ip->bytes, zero, 16) == 0;
+}
+
+static bool netio__ip_link_scope(const netio__ip *ip) // fe80::/10, ff01::/16, ff02::/16
+{
+    const uint8_t *b = ip->bytes;
+    return ip->family == NETIO_IPV6 && ((b[0] == 0xFE && (b[1] & 0xC0) == 0x80) ||
+                                        (b[0] == 0xFF && ((b[1] & 15) == 1 || (b[1] & 15) == 2)));
+}
+
+// --- parsing -----------------------------------------------------------------------------------
+
+static bool netio__is_digit(char c)
+{
+    return c >= '0' && c <= '9';
+}
+
+static int netio__hex_digit(char c)
+{
+    if (netio__is_digit(c)) return c - '0';
+    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+    return -1;
+}
+
+// A decimal number of all `len` bytes, without sign or leading zeros. False: not one up to `max`.
+static bool netio__parse_number(uint32_t *out, const char *text, size_t len, uint32_t max)
+{
+    uint64_t value = 0;
+    if (len == 0 || len > 10 || (text[0] == '0' && len > 1)) return false;
+    for (size_t i = 0; i < len; i++) {
+        if (!netio__is_digit(text[i])) return false;
+        value = value * 10 + (uint64_t)(text[i] - '0');
+    }
+    if (value > max) return false;
+    *out = (uint32_t)value;
+    return true;
+}
+
+static bool netio__parse_port(uint16_t *out, const char *text, size_t len)
+{
+    uint32_t value;
+    if (!netio__parse_number(&value, text, len, 65535)) return false;
+    *out = (uint16_t)value;
+    return true;
+}
+
+static bool netio__parse_ipv4(uint8_t out[4], const char *text, size_t len)
+{
+    size_t at = 0;
+    for (int part = 0; part < 4; part++) {
+        size_t begin = at;
+        uint32_t value;
+        if (part && (at >= len || text[at++] != '.')) return false;
+        if (part) begin = at;
+        while (at < len && netio__is_digit(text[at])) at++;
+        if (!netio__parse_number(&value, text + begin, at - begin, 255)) return false;
+        out[part] = (uint8_t)value;
+    }
+    return at == len;
+}
+
+// RFC 4291 section 2.2: eight groups of up to four digits, "::" once for one or more groups of
+// zeros, the last two groups perhaps as IPv4.
+static bool netio__parse_ipv6(uint8_t out[16], const char *text, size_t len)
+{
+    uint8_t bytes[16];
+    int count = 0, gap = -1; // bytes so far; where "::" stood
+    size_t at = 0;
+    if (len >= 2 && text[0] == ':' && text[1] == ':') {
+        gap = 0;
+        at = 2;
+    }
+    while (at < len) {
+        size_t begin = at;
+        unsigned value = 0;
+        while (at < len && at - begin < 4 && netio__hex_digit(text[at]) >= 0)
+            value = value * 16 + (unsigned)netio__hex_digit(text[at++]);
+        if (at < len && text[at] == '.') {
+            if (count > 12 || !netio__parse_ipv4(bytes + count, text + begin, len - begin))
+                return false;
+            count += 4;
+            at = len;
+            break;
+        }
+        if (at == begin || count > 14) return false;
+        bytes[count++] = (uint8_t)(value >> 8);
+        bytes[count++] = (uint8_t)(value & 255);
+        if (at == len) break;
+        if (text[at++] != ':' || at == len) return false; // also a lone ':' at the end
+        if (text[at] == ':') {
+            if (gap >= 0) return false;
+            gap = count;
+            at++;
+        }
+    }
+    if (gap < 0 ? count != 16 : count > 14) return false;
+    memset(out, 0, 16);
+    if (gap < 0) gap = count;
+    memcpy(out, bytes, (size_t)gap);
+    memcpy(out + 16 - (count - gap), bytes + gap, (size_t)(count - gap));
+    return true;
+}
+
+static int netio__parse_zone(uint32_t *out, const char *text, size_t len)
+{
+    char name[64];
+    if (len == 0 || len >= sizeof name || memchr(text, 0, len)) return NETIO_EINVAL;
+    if (netio__parse_number(out, text, len, UINT32_MAX)) return *out ? 0 : NETIO_EINVAL;
+    memcpy(name, text, len);
+    name[len] = 0;
+    *out = netio__os_if_index(name);
+    return *out ? 0 : NETIO_ENODEV;
+}
+
+// A literal without its port, IPv6 without brackets: "192.0.2.1", "fe80::1%eth0".
+static int netio__parse_ip(netio__ip *out, const char *text, size_t len)
+{
+    const char *zone = (const char *)memchr(text, '%', len);
+    size_t ip_len = zone ? (size_t)(zone - text) : len;
+    memset(out, 0, sizeof *out);
+    if (!zone && netio__parse_ipv4(out->bytes, text, len)) {
+        out->family = NETIO_IPV4;
+        return 0;
+    }
+    if (!netio__parse_ipv6(out->bytes, text, ip_len)) return NETIO_EINVAL;
+    out->family = NETIO_IPV6;
+    if (!zone) return 0;
+    if (!netio__ip_link_scope(out)) return NETIO_EINVAL;
+    return netio__parse_zone(&out->scope, zone + 1, len - ip_len - 1);
+}
+
+NETIO_API int netio_addr_split(netio_buf *host, netio_buf *port, const char *text, size_t len)
+{
+    size_t host_len, colon;
+    const char *name = text;
+    if (!text || len == 0) return NETIO_EINVAL;
+    if (text[0] == '[') {
+        const char *end = (const char *)memchr(text, ']', len);
+        if (!end) return NETIO_EINVAL;
+        name = text + 1;
+        host_len = (size_t)(end - name);
+        colon = host_len + 2;
+    } else {
+        const char *end = (const char *)memchr(text, ':', len);
+        if (!end) return NETIO_EINVAL;
+        host_len = colon = (size_t)(end - text);
+    }
+    if (colon >= len || text[colon] != ':' || colon + 1 == len) return NETIO_EINVAL;
+    if (memchr(text + colon + 1, ':', len - colon - 1)) return NETIO_EINVAL; // a bare IPv6 address
+    host->data = name;
+    host->len = host_len;
+    port->data = text + colon + 1;
+    port->len = len - colon - 1;
+    return 0;
+}
+
+#if NETIO__HAS_UNIX
+#define NETIO__PATH_MAX (sizeof(((netio__sockaddr_un *)0)->sun_path))
+#define NETIO__PATH_OFFSET offsetof(netio__sockaddr_un, sun_path)
+
+static void netio__addr_set_unix(netio_addr *out, const char *path, size_t len)
+{
+    netio__sockaddr_un un;
+    memset(out, 0, sizeof *out);
+    memset(&un, 0, sizeof un);
+    un.sun_family = AF_UNIX;
+    memcpy(un.sun_path, path, len);
+    memcpy(out->raw, &un, sizeof un);
+    out->len = (uint32_t)(NETIO__PATH_OFFSET + len);
+    netio__addr_seal(out);
+}
+
+// The path or abstract name inside; a path without its NUL. An unnamed socket has none.
+static bool netio__addr_get_unix(const netio_addr *a, const char **path, size_t *len)
+{
+    if (netio__addr_os_family(a) != AF_UNIX) return false;
+    *path = (const char *)a->raw + NETIO__PATH_OFFSET;
+    *len = a->len > NETIO__PATH_OFFSET ? a->len - NETIO__PATH_OFFSET : 0;
+    if (*len && (*path)[0] != 0) { // systems differ in whether a NUL is counted
+        const char *end = (const char *)memchr(*path, 0, *len);
+        if (end) *len = (size_t)(end - *path);
+    } else if (*len && !NETIO__HAS_ABSTRACT) {
+        *len = 0;
+    }
+    return true;
+}
+
+NETIO_API int netio_addr_from_path(netio_addr *out, const char *path, size_t len)
+{
+    char name[NETIO__PATH_MAX];
+    if (!out || !path || len == 0 || memchr(path, 0, len)) return NETIO_EINVAL;
+    if (path[0] == '@') {
+        if (!NETIO__HAS_ABSTRACT) return NETIO_ENOTSUP;
+        if (len == 1) return NETIO_EINVAL;
+        if (len > NETIO__PATH_MAX) return NETIO_ENAMETOOLONG;
+        memcpy(name, path, len);
+        name[0] = 0;
+        netio__addr_set_unix(out, name, len);
+        return 0;
+    }
+    if (len >= NETIO__PATH_MAX) return NETIO_ENAMETOOLONG;
+    netio__addr_set_unix(out, path, len);
+    out->len++; // its NUL, which some systems want
+    netio__addr_seal(out);
+    return 0;
+}
+
+static size_t netio__format_unix(const netio_addr *a, char *buf, size_t cap, size_t at)
+{
+    const char *path = NULL;
+    size_t len = 0;
+    netio__addr_get_unix(a, &path, &len);
+    at = netio__text_z(buf, cap, at, "unix:");
+    if (len && path[0] == '@') at = netio__text_z(buf, cap, at, "./"); // a file, not an abstract name
+    for (size_t i = 0; i < len; i++) at = netio__text(buf, cap, at, path[i] ? path + i : "@", 1);
+    return at;
+}
+
+static bool netio__unix_equal(const netio_addr *a, const netio_addr *b)
+{
+    const char *pa = NULL, *pb = NULL;
+    size_t la = 0, lb = 0;
+    return netio__addr_get_unix(a, &pa, &la) && netio__addr_get_unix(b, &pb, &lb) && la == lb &&
+           memcmp(pa, pb, la) == 0;
+}
+#else
+NETIO_API int netio_addr_from_path(netio_addr *out, const char *path, size_t len)
+{
+    (void)out, (void)path, (void)len;
+    return NETIO_ENOTSUP;
+}
+
+static size_t netio__format_unix(const netio_addr *a, char *buf, size_t cap, size_t at)
+{
+    (void)a;
+    return netio__text_z(buf, cap, at, "unix:");
+}
+
+static bool netio__unix_equal(const netio_addr *a, const netio_addr *b)
+{
+    return a->len == b->len && memcmp(a->raw, b->raw, a->len) == 0;
+}
+#endif // NETIO__HAS_UNIX
+
+NETIO_API int netio_addr_parse(netio_addr *out, const char *text, size_t len)
+{
+    netio_buf host, port;
+    netio__ip ip;
+    uint16_t number;
+    int err;
+    if (!out || !text) return NETIO_EINVAL;
+    if (len >= 5 && memcmp(text, "unix:", 5) == 0)
+        return netio_addr_from_path(out, text + 5, len - 5);
+    err = netio_addr_split(&host, &port, text, len);
+    if (err < 0) return err;
+    if (!netio__parse_port(&number, (const char *)port.data, port.len)) return NETIO_EINVAL;
+    if (text[0] != '[' && (host.len == 0 || (host.len == 1 && text[0] == '*')))
+        return netio_addr_any(out, 0, number);
+    err = netio__parse_ip(&ip, (const char *)host.data, host.len);
+    if (err < 0) return err;
+    if ((text[0] == '[') != (ip.family == NETIO_IPV6)) return NETIO_EINVAL;
+    ip.port = number;
+    netio__addr_set_ip(out, &ip);
+    return 0;
+}
+
+// --- formatting --------------------------------------------------------------------------------
+
+static size_t netio__format_ipv4(const uint8_t *b, char *buf, size_t cap, size_t at)
+{
+    for (int i = 0; i < 4; i++) {
+        if (i) at = netio__text(buf, cap, at, ".", 1);
+        at = netio__text_uint(buf, cap, at, b[i], 10);
+    }
+    return at;
+}
+
+// RFC 5952: lower case, no leading zeros, "::" for the longest run of two or more zero groups, the
+// first of several; mapped addresses end in IPv4 form (section 5).
+static size_t netio__format_ipv6(const netio__ip *ip, char *buf, size_t cap, size_t at)
+{
+    unsigned group[8];
+    int best = -1, best_len = 1, groups = netio__ip_mapped(ip) ? 6 : 8;
+    for (int i = 0; i < 8; i++) group[i] = (unsigned)ip->bytes[i * 2] << 8 | ip->bytes[i * 2 + 1];
+    for (int i = 0; i < groups; i++) {
+        int run = 0;
+        while (i + run < groups && group[i + run] == 0) run++;
+        if (run > best_len) {
+            best = i;
+            best_len = run;
+        }
+        if (run) i += run - 1;
+    }
+    for (int i = 0; i < groups; i++) {
+        if (i == best) {
+            at = netio__text(buf, cap, at, "::", 2);
+            i += best_len - 1;
+            continue;
+        }
+        if (i && i != best + best_len) at = netio__text(buf, cap, at, ":", 1);
+        at = netio__text_uint(buf, cap, at, group[i], 16);
+    }
+    if (groups == 8) return at;
+    at = netio__text(buf, cap, at, ":", 1);
+    return netio__format_ipv4(ip->bytes + 12, buf, cap, at);
+}
+
+static size_t netio__format_zone(uint32_t scope, char *buf, size_t cap, size_t at)
+{
+    char name[64];
+    if (scope == 0) return at;
+    at = netio__text(buf, cap, at, "%", 1);
+    if (netio__os_if_name(scope, name)) return netio__text_z(buf, cap, at, name);
+    return netio__text_uint(buf, cap, at, scope, 10);
+}
+
+static int netio__addr_format(const netio_addr *a, char *buf, size_t cap, bool whole)
+{
+    netio__ip ip;
+    size_t at = 0;
+    int family = netio_addr_family(a);
+    if (family == 0 || (!buf && cap)) return NETIO_EINVAL;
+    if (cap) buf[0] = 0;
+    if (netio__addr_get_ip(&ip, a)) {
+        bool brackets = whole && family == NETIO_IPV6;
+        if (brackets) at = netio__text(buf, cap, at, "[", 1);
+        if (family == NETIO_IPV4) at = netio__format_ipv4(ip.bytes, buf, cap, at);
+        else at = netio__format_ipv6(&ip, buf, cap, at);
+        at = netio__format_zone(ip.scope, buf, cap, at);
+        if (brackets) at = netio__text(buf, cap, at, "]", 1);
+        if (whole) at = netio__text(buf, cap, at, ":", 1);
+        if (whole) at = netio__text_uint(buf, cap, at, ip.port, 10);
+    } else if (family == NETIO_UNIX) {
+        at = netio__format_unix(a, buf, cap, at);
+    } else {
+        at = netio__text_z(buf, cap, at, "family:");
+        at = netio__text_uint(buf, cap, at, (unsigned)-family, 10);
+    }
+    return at < cap ? (int)at : (int)NETIO_ENOSPC;
+}
+
+NETIO_API int netio_addr_format(const netio_addr *a, char *buf, size_t cap)
+{
+    return netio__addr_format(a, buf, cap, true);
+}
+
+NETIO_API int netio_addr_format_host(const netio_addr *a, char *buf, size_t cap)
+{
+    return netio__addr_format(a, buf, cap, false);
+}
+
+// --- making ------------------------------------------------------------------------------------
+
+NETIO_API int netio_addr_any(netio_addr *out, int family, uint16_t port)
+{
+    netio__ip ip;
+    if (!out || (family != 0 && family != NETIO_IPV4 && family != NETIO_IPV6)) return NETIO_EINVAL;
+    memset(&ip, 0, sizeof ip);
+    ip.family = family ? family : NETIO_IPV6;
+    ip.port = port;
+    netio__addr_set_ip(out, &ip);
+    out->dual = family == 0;
+    return 0;
+}
+
+NETIO_API int netio_addr_loopback(netio_addr *out, int family, uint16_t port)
+{
+    static const uint8_t v4[4] = {127, 0, 0, 1};
+    static const uint8_t v6[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1};
+    if (family == NETIO_IPV4) return netio_addr_from_ip(out, v4, 4, port);
+    if (family == NETIO_IPV6) return netio_addr_from_ip(out, v6, 16, port);
+    return NETIO_EINVAL;
+}
+
+NETIO_API int netio_addr_from_ip(netio_addr *out, const void *bytes, size_t len, uint16_t port)
+{
+    netio__ip ip;
+    if (!out || !bytes || (len != 4 && len != 16)) return NETIO_EINVAL;
+    memset(&ip, 0, sizeof ip);
+    memcpy(ip.bytes, bytes, len);
+    ip.family = len == 4 ? NETIO_IPV4 : NETIO_IPV6;
+    ip.port = port;
+    netio__addr_set_ip(out, &ip);
+    return 0;
+}
+
+NETIO_API int netio_addr_from_sockaddr(netio_addr *out, const void *sockaddr, size_t len)
+{
+    netio_addr a;
+    int family;
+    if (!out || !sockaddr || len < offsetof(struct sockaddr, sa_data) || len > sizeof a.raw)
+        return NETIO_EINVAL;
+    memset(&a, 0, sizeof a);
+    memcpy(a.raw, sockaddr, len);
+    a.len = (uint32_t)len;
+    family = netio__addr_os_family(&a);
+    if (family == AF_INET && len < sizeof(struct sockaddr_in)) return NETIO_EINVAL;
+    if (family == AF_INET6 && len < sizeof(struct sockaddr_in6)) return NETIO_EINVAL;
+    if (family == AF_INET) a.len = sizeof(struct sockaddr_in);
+    if (family == AF_INET6) a.len = sizeof(struct sockaddr_in6);
+    *out = a;
+    return 0;
+}
+
+NETIO_API const void *netio_addr_sockaddr(const netio_addr *a, size_t *len)
+{
+    if (len) *len = a->len;
+    return a->raw;
+}
+
+// --- looking inside ----------------------------------------------------------------------------
+
+NETIO_API int netio_addr_family(const netio_addr *a)
+{
+    netio__ip ip;
+    if (!a || a->len == 0) return 0;
+    if (netio__addr_get_ip(&ip, a)) return ip.family;
+    int family = netio__addr_os_family(a);
+    return family == AF_UNIX ? (int)NETIO_UNIX : -family;
+}
+
+NETIO_API uint16_t netio_addr_port(const netio_addr *a)
+{
+    netio__ip ip;
+    return a && netio__addr_get_ip(&ip, a) ? ip.port : 0;
+}
+
+NETIO_API void netio_addr_set_port(netio_addr *a, uint16_t port)
+{
+    netio__ip ip;
+    if (!a || !netio__addr_get_ip(&ip, a)) return;
+    uint32_t dual = a->dual;
+    ip.port = port;
+    netio__addr_set_ip(a, &ip);
+    a->dual = dual;
+}
+
+NETIO_API netio_buf netio_addr_ip(const netio_addr *a)
+{
+    netio_buf b = {NULL, 0};
+    const uint8_t *raw = (const uint8_t *)a->raw;
+    int family = netio_addr_family(a);
+    if (family == NETIO_IPV4) {
+        b.data = raw + offsetof(struct sockaddr_in, sin_addr);
+        b.len = 4;
+    } else if (family == NETIO_IPV6) {
+        b.data = raw + offsetof(struct sockaddr_in6, sin6_addr);
+        b.len = 16;
+    }
+    return b;
+}
+
+NETIO_API uint32_t netio_addr_scope(const netio_addr *a)
+{
+    netio__ip ip;
+    return a && netio__addr_get_ip(&ip, a) ? ip.scope : 0;
+}
+
+static unsigned netio__class_ipv4(const uint8_t *b)
+{
+    unsigned c = 0;
+    if (b[0] == 0 && b[1] == 0 && b[2] == 0 && b[3] == 0) c |= NETIO_ADDR_ANY;
+    if (b[0] == 127) c |= NETIO_ADDR_LOOPBACK;
+    if (b[0] == 10 || (b[0] == 172 && (b[1] & 0xF0) == 16) || (b[0] == 192 && b[1] == 168))
+        c |= NETIO_ADDR_PRIVATE;
+    if (b[0] == 169 && b[1] == 254) c |= NETIO_ADDR_LINK_LOCAL;
+    if ((b[0] & 0xF0) == 224) c |= NETIO_ADDR_MULTICAST;
+    if (b[0] == 255 && b[1] == 255 && b[2] == 255 && b[3] == 255) c |= NETIO_ADDR_BROADCAST;
+    return c;
+}
+
+static unsigned netio__class_ipv6(const netio__ip *ip)
+{
+    static const uint8_t loopback[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1};
+    const uint8_t *b = ip->bytes;
+    unsigned c = 0;
+    if (netio__ip_mapped(ip)) return netio__class_ipv4(b + 12) | NETIO_ADDR_MAPPED;
+    if (netio__ip_is_any(ip)) c |= NETIO_ADDR_ANY;
+    if (memcmp(b, loopback, 16) == 0) c |= NETIO_ADDR_LOOPBACK;
+    if ((b[0] & 0xFE) == 0xFC) c |= NETIO_ADDR_PRIVATE;
+    if (b[0] == 0xFE && (b[1] & 0xC0) == 0x80) c |= NETIO_ADDR_LINK_LOCAL;
+    if (b[0] == 0xFF) c |= NETIO_ADDR_MULTICAST;
+    return c;
+}
+
+NETIO_API unsigned netio_addr_class(const netio_addr *a)
+{
+    netio__ip ip;
+    if (!a || !netio__addr_get_ip(&ip, a)) return 0;
+    return ip.family == NETIO_IPV4 ? netio__class_ipv4(ip.bytes) : netio__class_ipv6(&ip);
+}
+
+NETIO_API void netio_addr_unmap(netio_addr *a)
+{
+    netio__ip ip;
+    if (!a || !netio__addr_get_ip(&ip, a) || !netio__ip_mapped(&ip)) return;
+    netio__ip_unmap(&ip);
+    netio__addr_set_ip(a, &ip);
+}
+
+static bool netio__addr_equal(const netio_addr *a, const netio_addr *b, bool ports)
+{
+    netio__ip x, y;
+    bool ip = netio__addr_get_ip(&x, a);
+    if (ip != netio__addr_get_ip(&y, b)) return false;
+    if (ip) {
+        netio__ip_unmap(&x);
+        netio__ip_unmap(&y);
+        return x.family == y.family && memcmp(x.bytes, y.bytes, 16) == 0 && x.scope == y.scope &&
+               (!ports || x.port == y.port);
+    }
+    int family = netio_addr_family(a);
+    if (family != netio_addr_family(b)) return false;
+    if (family == NETIO_UNIX) return netio__unix_equal(a, b);
+    return a->len == b->len && memcmp(a->raw, b->raw, a->len) == 0;
+}
+
+NETIO_API bool netio_addr_equal(const netio_addr *a, const netio_addr *b)
+{
+    return netio__addr_equal(a, b, true);
+}
+
+NETIO_API bool netio_addr_equal_host(const netio_addr *a, const netio_addr *b)
+{
+    return netio__addr_equal(a, b, false);
+}
+
+static uint64_t netio__hash(uint64_t h, const void *data, size_t len) // FNV-1a
+{
+    const uint8_t *p = (const uint8_t *)data;
+    for (size_t i = 0; i < len; i++) h = (h ^ p[i]) * UINT64_C(0x100000001B3);
+    return h;
+}
+
+NETIO_API uint64_t netio_addr_hash(const netio_addr *a)
+{
+    uint64_t h = UINT64_C(0xCBF29CE484222325);
+    netio__ip ip;
+    if (netio__addr_get_ip(&ip, a)) {
+        netio__ip_unmap(&ip);
+        h = netio__hash(h, ip.bytes, 16);
+        h = netio__hash(h, &ip.scope, sizeof ip.scope);
+        h = netio__hash(h, &ip.port, sizeof ip.port);
+        return h ^ (uint64_t)ip.family;
+    }
+    char text[NETIO_ADDR_TEXT];
+    if (netio_addr_family(a) == NETIO_UNIX) // its canonical form, as lengths count a NUL or not
+        return netio__hash(h, text, netio__format_unix(a, text, sizeof text, 0));
+    return netio__hash(h, a->raw, a->len);
+}
+
+// --- networks and ports ------------------------------------------------------------------------
+
+NETIO_API int netio_cidr_parse(netio_cidr *out, const char *text, size_t len)
+{
+    netio__ip ip;
+    uint32_t bits;
+    if (!out || !text) return NETIO_EINVAL;
+    const char *slash = (const char *)memchr(text, '/', len);
+    size_t ip_len = slash ? (size_t)(slash - text) : len;
+    if (memchr(text, '%', ip_len) || netio__parse_ip(&ip, text, ip_len) < 0) return NETIO_EINVAL;
+    uint32_t max = ip.family == NETIO_IPV4 ? 32 : 128;
+    bits = max;
+    if (slash && !netio__parse_number(&bits, slash + 1, len - ip_len - 1, max)) return NETIO_EINVAL;
+    for (uint32_t i = bits; i < max; i++)
+        if (ip.bytes[i / 8] >> (7 - i % 8) & 1) return NETIO_EINVAL;
+    memset(out, 0, sizeof *out);
+    memcpy(out->ip, ip.bytes, 16);
+    out->ip_len = (uint8_t)(max / 8);
+    out->bits = (uint8_t)bits;
+    return 0;
+}
+
+NETIO_API bool netio_cidr_contains(const netio_cidr *net, const netio_addr *a)
+{
+    netio__ip ip, n;
+    if (!net || !a || !netio__addr_get_ip(&ip, a)) return false;
+    memset(&n, 0, sizeof n);
+    n.family = net->ip_len == 4 ? NETIO_IPV4 : NETIO_IPV6;
+    memcpy(n.bytes, net->ip, 16);
+    uint32_t bits = net->bits;
+    if (netio__ip_mapped(&n) && bits >= 96) { // "::ffff:10.0.0.0/104" is 10.0.0.0/8
+        netio__ip_unmap(&n);
+        bits -= 96;
+    }
+    netio__ip_unmap(&ip);
+    if (n.family != ip.family) return false;
+    if (memcmp(n.bytes, ip.bytes, bits / 8) != 0) return false;
+    unsigned rest = bits % 8, mask = 0xFF00u >> rest & 0xFFu;
+    return rest == 0 || (n.bytes[bits / 8] & mask) == (ip.bytes[bits / 8] & mask);
+}
+
+NETIO_API int netio_port_class(uint16_t port)
+{
+    return port < 1024 ? 0 : port < 49152 ? 1 : 2;
+}
+
+//================================================================================================
+// >>resolve.c
+//
+// netio__lookup_run does the work on whichever thread; a lookup with a bounded time is a block of
+// its own with two owners, the caller and the thread, and the last to leave frees it.
+//================================================================================================
+
+typedef struct netio__lookup {
+    char host[256], service[64];
+    bool passive; // "" or "*": any interface
+    uint16_t port;
+    int family;
+    netio_resolver resolver;
+    void *resolver_user;
+    bool reverse; // the name of found[0], into host
+    int err, os_code;
+    size_t count;
+    netio_addr found[NETIO_RESOLVE_MAX];
+} netio__lookup;
+
+static bool netio__copy_text(char *out, size_t cap, const netio_buf *text)
+{
+    if (text->len >= cap || memchr(text->data, 0, text->len)) return false;
+    memcpy(out, text->data, text->len);
+    out[text->len] = 0;
+    return true;
+}
+
+// inet_aton, which the system's resolver may ask, takes "7" and "0x7f" for addresses.
+static bool netio__label_is_number(const char *label, size_t len)
+{
+    size_t i = 0;
+    bool hex = len > 1 && label[0] == '0' && (label[1] == 'x' || label[1] == 'X');
+    for (i = hex ? 2 : 0; i < len; i++)
+        if (hex ? netio__hex_digit(label[i]) < 0 : !netio__is_digit(label[i])) return false;
+    return len > 0;
+}
+
+static bool netio__host_char(char c)
+{
+    return (unsigned char)c >= 128 || netio__is_digit(c) || (c >= 'a' && c <= 'z') ||
+           (c >= 'A' && c <= 'Z') || c == '-' || c == '_';
+}
+
+// What may go to the resolver as a host name: RFC 1123 labels, and '_', and bytes above 127. The
+// last label is no number, or "1.2.3" would be read as an address.
+static bool netio__host_ok(const char *host)
+{
+    size_t len = strlen(host), begin = 0;
+    bool number = true;
+    if (len && host[len - 1] == '.') len--; // the root's dot
+    if (len == 0 || len > 253) return false;
+    for (size_t i = 0; i <= len; i++) {
+        if (i < len && host[i] != '.') {
+            if (!netio__host_char(host[i])) return false;
+            continue;
+        }
+        if (i == begin || i - begin > 63) return false;
+        number = netio__label_is_number(host + begin, i - begin);
+        begin = i + 1;
+    }
+    return !number;
+}
+
+static struct addrinfo netio__hints(int family, int type)
+{
+    struct addrinfo hints;
+    memset(&hints, 0, sizeof hints);
+    hints.ai_family = family == NETIO_IPV4 ? AF_INET : family == NETIO_IPV6 ? AF_INET6 : AF_UNSPEC;
+    hints.ai_socktype = type; // one answer for each address, not one for each type
+    return hints;
+}
+
+static int netio__eai(int code)
+{
+    if (code == 0) return 0;
+    return netio__os_map_eai(code);
+}
+
+static int netio__service(uint16_t *out, const char *name, int type)
+{
+    struct addrinfo hints = netio__hints(NETIO_IPV4, type), *list = NULL;
+    netio_addr a;
+    if (netio__is_digit(name[0]) || name[0] == 0) return NETIO_ENOENT;
+    int err = netio__os_start();
+    if (err == 0) err = netio__eai(NETIO_GETADDRINFO(NULL, name, &hints, &list));
+    if (err == NETIO_EAI_NONAME) err = NETIO_ENOENT;
+    if (err < 0) return err;
+    err = netio_addr_from_sockaddr(&a, list->ai_addr, (size_t)list->ai_addrlen);
+    *out = netio_addr_port(&a);
+    NETIO_FREEADDRINFO(list);
+    return err;
+}
+
+static bool netio__known(const netio_addr *list, size_t count, const netio_addr *a)
+{
+    for (size_t i = 0; i < count; i++)
+        if (netio_addr_equal(&list[i], a)) return true;
+    return false;
+}
+
+static int netio__lookup_system(netio__lookup *q)
+{
+    struct addrinfo hints = netio__hints(q->family, SOCK_STREAM), *list = NULL;
+    int err = netio__eai(NETIO_GETADDRINFO(q->host, NULL, &hints, &list));
+    if (err < 0) return err;
+    for (struct addrinfo *i = list; i && q->count < NETIO_RESOLVE_MAX; i = i->ai_next) {
+        netio_addr a;
+        if (netio_addr_from_sockaddr(&a, i->ai_addr, (size_t)i->ai_addrlen) < 0) continue;
+        netio_addr_unmap(&a);
+        netio_addr_set_port(&a, q->port);
+        if (!netio__known(q->found, q->count, &a)) q->found[q->count++] = a;
+    }
+    NETIO_FREEADDRINFO(list);
+    return q->count ? 0 : NETIO_EAI_NONAME;
+}
+
+static int netio__lookup_custom(netio__lookup *q)
+{
+    netio_addr got[NETIO_RESOLVE_MAX];
+    ptrdiff_t n = q->resolver(q->resolver_user, q->host, q->port, got, NETIO_RESOLVE_MAX);
+    if (n < 0) return (int)n;
+    for (ptrdiff_t i = 0; i < n && i < NETIO_RESOLVE_MAX; i++) {
+        if (q->family && netio_addr_family(&got[i]) != q->family) continue;
+        if (!netio__known(q->found, q->count, &got[i])) q->found[q->count++] = got[i];
+    }
+    return q->count ? 0 : NETIO_EAI_NONAME;
+}
+
+// RFC 8305 section 4: families take turns, beginning with that of the first; each keeps its order.
+static void netio__interleave(netio_addr *list, size_t count)
+{
+    for (size_t i = 1; i < count; i++) {
+        size_t next = i;
+        while (next < count && netio_addr_family(&list[next]) == netio_addr_family(&list[i - 1])) next++;
+        if (next == count) return;
+        netio_addr a = list[next];
+        memmove(list + i + 1, list + i, (next - i) * sizeof *list);
+        list[i] = a;
+    }
+}
+
+static int netio__lookup_reverse(netio__lookup *q)
+{
+    int code = getnameinfo((const struct sockaddr *)q->found[0].raw, (netio__socklen)q->found[0].len,
+                           q->host, sizeof q->host, NULL, 0, NI_NAMEREQD);
+    return netio__eai(code);
+}
+
+static void netio__lookup_run(netio__lookup *q)
+{
+    q->err = netio__os_start();
+    if (q->err == 0) {
+        q->err = q->reverse    ? netio__lookup_reverse(q)
+                 : q->resolver ? netio__lookup_custom(q)
+                               : netio__lookup_system(q);
+    }
+    q->os_code = netio__os_error();
+    if (!q->reverse) netio__interleave(q->found, q->count);
+}
+
+// --- with a bounded time -----------------------------------------------------------------------
+
+#if NETIO__HAS_THREADS
+typedef struct netio__lookup_job {
+    netio__lookup q; // the thread's until `done`
+    netio__os_mutex lock;
+    netio__os_cond finished;
+    bool done, abandoned;
+} netio__lookup_job;
+
+// Threads that are inside the resolver now. A resolver that hangs keeps its thread: the bound keeps
+// a program that asks again and again from collecting them without end.
+static netio__os_mutex netio__lookup_lock = NETIO__OS_MUTEX_INIT;
+static int netio__lookup_threads;
+
+static bool netio__lookup_enter(int n)
+{
+    bool ok;
+    netio__os_lock(&netio__lookup_lock);
+    ok = n < 0 || netio__lookup_threads < 64;
+    if (ok) netio__lookup_threads += n;
+    netio__os_unlock(&netio__lookup_lock);
+    return ok;
+}
+
+static void netio__lookup_free(netio__lookup_job *job)
+{
+    netio__os_sync_close(&job->lock, &job->finished);
+    NETIO_FREE(job);
+}
+
+static netio__os_thread_result NETIO__OS_THREAD_CALL netio__lookup_thread(void *arg)
+{
+    netio__lookup_job *job = (netio__lookup_job *)arg;
+    netio__lookup_run(&job->q);
+    netio__lookup_enter(-1);
+    netio__os_lock(&job->lock);
+    bool abandoned = job->abandoned;
+    job->done = true;
+    netio__os_notify(&job->finished);
+    netio__os_unlock(&job->lock);
+    if (abandoned) netio__lookup_free(job);
+    return NETIO__OS_THREAD_DONE;
+}
+
+static int netio__lookup_bounded(netio__lookup *q, int timeout_ms)
+{
+    int64_t by = netio_deadline(timeout_ms);
+    netio__lookup_job *job = (netio__lookup_job *)NETIO_MALLOC(sizeof *job);
+    if (!job) return NETIO_ENOMEM;
+    int err = netio__os_sync_open(&job->lock, &job->finished);
+    if (err < 0) {
+        NETIO_FREE(job);
+        return err;
+    }
+    job->q = *q;
+    job->done = job->abandoned = false;
+    err = netio__lookup_enter(1) ? 0 : NETIO_EBUSY;
+    if (err == 0) {
+        err = netio__os_thread(netio__lookup_thread, job);
+        if (err < 0) netio__lookup_enter(-1);
+    }
+    if (err < 0) {
+        netio__lookup_free(job);
+        return err;
+    }
+    netio__os_lock(&job->lock);
+    for (int left; !job->done && (left = netio_deadline_left(by)) > 0;)
+        netio__os_wait_notify(&job->lock, &job->finished, left);
+    bool done = job->done;
+    job->abandoned = !done;
+    netio__os_unlock(&job->lock); // from here on the thread may free an abandoned job
+    if (!done) return NETIO_ETIMEDOUT;
+    *q = job->q;
+    netio__lookup_free(job);
+    netio__os_set_error(q->os_code);
+    return q->err;
+}
+#else
+static int netio__lookup_bounded(netio__lookup *q, int timeout_ms)
+{
+    (void)q, (void)timeout_ms;
+    return NETIO_ENOTSUP;
+}
+#endif // NETIO__HAS_THREADS
+
+static int netio__lookup_do(netio__lookup *q, int timeout_ms)
+{
+    if (timeout_ms == 0) return NETIO_EAGAIN;
+    if (timeout_ms > 0) return netio__lookup_bounded(q, timeout_ms);
+    netio__lookup_run(q);
+    netio__os_set_error(q->os_code);
+    return q->err;
+}
+
+// --- public ------------------------------------------------------------------------------------
+
+// What needs no lookup: a literal of any kind. NETIO_EAGAIN: a name, now in `q`.
+static int netio__resolve_literal(netio__lookup *q, const char *text)
+{
+    netio_buf host, port;
+    netio__ip ip;
+    size_t len = strlen(text);
+    if (len >= 5 && memcmp(text, "unix:", 5) == 0) {
+        q->count = 1;
+        return netio_addr_parse(&q->found[0], text, len);
+    }
+    int err = netio_addr_split(&host, &port, text, len);
+    if (err < 0) return err;
+    if (!netio__parse_port(&q->port, (const char *)port.data, port.len)) {
+        if (!netio__copy_text(q->service, sizeof q->service, &port)) return NETIO_EINVAL;
+        if (netio__is_digit(q->service[0])) return NETIO_EINVAL; // "080", "70000", "80x"
+        err = netio__service(&q->port, q->service, SOCK_STREAM);
+        if (err < 0) return err;
+    }
+    q->count = 1;
+    if (text[0] != '[' && (host.len == 0 || (host.len == 1 && text[0] == '*')))
+        return netio_addr_any(&q->found[0], q->family, q->port);
+    err = netio__parse_ip(&ip, (const char *)host.data, host.len);
+    if (err == 0) {
+        if ((text[0] == '[') != (ip.family == NETIO_IPV6)) return NETIO_EINVAL;
+        ip.port = q->port;
+        netio__addr_set_ip(&q->found[0], &ip);
+        return q->family && q->family != ip.family ? (int)NETIO_EAI_NONAME : 0;
+    }
+    if (err == NETIO_ENODEV || text[0] == '[') return err;
+    q->count = 0;
+    if (!netio__copy_text(q->host, sizeof q->host, &host) || !netio__host_ok(q->host))
+        return NETIO_EINVAL;
+    return NETIO_EAGAIN;
+}
+
+NETIO_API ptrdiff_t netio_resolve(const char *host_port, netio_addr *out, size_t cap,
+                                  const netio_resolve_opts *opts, int timeout_ms)
+{
+    netio__lookup q;
+    if (!host_port || !out || cap == 0) return NETIO_EINVAL;
+    memset(&q, 0, sizeof q);
+    if (opts) {
+        q.family = opts->family;
+        q.resolver = opts->resolver;
+        q.resolver_user = opts->resolver_user;
+    }
+    if (q.family != 0 && q.family != NETIO_IPV4 && q.family != NETIO_IPV6) return NETIO_EINVAL;
+    int err = netio__resolve_literal(&q, host_port);
+    if (err == NETIO_EAGAIN) err = netio__lookup_do(&q, timeout_ms);
+    if (err < 0) return err;
+    if (q.count > cap) q.count = cap;
+    memcpy(out, q.found, q.count * sizeof *out);
+    return (ptrdiff_t)q.count;
+}
+
+NETIO_API int netio_resolve_reverse(const netio_addr *a, char *buf, size_t cap, int timeout_ms)
+{
+    netio__lookup q;
+    netio__ip ip;
+    if (!a || !buf || !netio__addr_get_ip(&ip, a)) return NETIO_EINVAL;
+    memset(&q, 0, sizeof q);
+    q.reverse = true;
+    netio__ip_unmap(&ip);
+    netio__addr_set_ip(&q.found[0], &ip);
+    int err = netio__lookup_do(&q, timeout_ms);
+    if (err < 0) return err;
+    size_t len = netio__text_z(buf, cap, 0, q.host);
+    return len < cap ? (int)len : (int)NETIO_ENOSPC;
+}
+
+NETIO_API int netio_service_port(const char *name, const char *protocol)
+{
+    uint16_t port = 0;
+    bool udp = protocol && strcmp(protocol, "udp") == 0;
+    if (!name || !protocol || (!udp && strcmp(protocol, "tcp") != 0)) return NETIO_EINVAL;
+    int err = netio__service(&port, name, udp ? SOCK_DGRAM : SOCK_STREAM);
+    return err < 0 ? err : port;
+}
+
+//================================================================================================
+// >>socket.c
+//
+// Every call tries first and waits only if it must: netio__again says whether to try once more.
+//================================================================================================
+
+// The deadline of one call, read from the clock only when the call first has to wait.
+typedef struct netio__patience {
+    int timeout_ms;
+    int64_t by; // 0: not looked at yet
+} netio__patience;
+
+static netio__patience netio__patient(int timeout_ms)
+{
+    netio__patience p;
+    p.timeout_ms = timeout_ms;
+    p.by = 0;
+    return p;
+}
+
+// Milliseconds to wait now; 0: time is over.
+static int netio__patience_left(netio__patience *p)
+{
+    if (p->timeout_ms <= 0) return p->timeout_ms < 0 ? -1 : 0;
+    if (p->by == 0) {
+        p->by = netio_deadline(p->timeout_ms);
+        return p->timeout_ms;
+    }
+    return netio_deadline_left(p->by);
+}
+
+// What a call that ran out of time returns.
+static int netio__patience_over(const netio__patience *p)
+{
+    return p->timeout_ms == 0 ? NETIO_EAGAIN : NETIO_ETIMEDOUT;
+}
+
+// Waits for `events`. Returns what came; NETIO_EAGAIN, NETIO_ETIMEDOUT, NETIO_EBADF.
+static int netio__wait(netio_socket s, unsigned events, netio__patience *p)
+{
+    for (;;) {
+        netio__os_waiter w;
+        int left = netio__patience_left(p);
+        if (left == 0 && p->timeout_ms != 0) return NETIO_ETIMEDOUT;
+        w.socket = s;
+        w.events = events;
+        int n = netio__os_wait(&w, 1, left);
+        if (n < 0) return n;
+        if (n > 0) return (int)w.got;
+        if (p->timeout_ms == 0) return NETIO_EAGAIN;
+    }
+}
+
+// After a call that returned `r`: true if it would block and the socket became ready in time. Else
+// `*r` is what to return. (With a single try nothing is asked of the OS.)
+static bool netio__again(ptrdiff_t *r, netio_socket s, unsigned events, netio__patience *p)
+{
+    if (*r != NETIO_EAGAIN || p->timeout_ms == 0) return false;
+    int code = netio__os_error();
+    int got = netio__wait(s, events, p);
+    if (got > 0) return true;
+    if (got == NETIO_ETIMEDOUT) netio__os_set_error(code);
+    *r = got;
+    return false;
+}
+
+static int netio__socket_type(netio_socket s)
+{
+    int type = 0;
+    size_t len = sizeof type;
+    int err = netio__os_getopt(s, SOL_SOCKET, SO_TYPE, &type, &len);
+    return err < 0 ? err : type;
+}
+
+static const netio_socket_opts netio__no_opts = {0, 0, 0, 0, false, false, false, false, false, NULL,
+    NULL, 0, 0, {0, NULL, NULL}, NULL, 0, NULL, 0};
+
+static int netio__os_type(int type)
+{
+    return type == NETIO_STREAM      ? SOCK_STREAM
+           : type == NETIO_DGRAM     ? SOCK_DGRAM
+           : type == NETIO_SEQPACKET ? SOCK_SEQPACKET
+                                     : -1;
+}
+
+// --- making sockets ----------------------------------------------------------------------------
+
+static int netio__set_int(netio_socket s, int level, int name, int value)
+{
+    return netio__os_setopt(s, level, name, &value, sizeof value);
+}
+
+static int netio__apply_settings(netio_socket s, const netio_socket_opts *o)
+{
+    for (size_t i = 0; i < o->setting_count; i++) {
+        const netio_setting *set = &o->settings[i];
+        int err = set->text ? netio_set_option_text(s, set->option, set->text)
+                            : netio_set_option(s, set->option, set->value);
+        if (err < 0) return err;
+    }
+    return 0;
+}
+
+// Windows' SO_REUSEADDR lets another program take the port, and a restart needs none.
+#if NETIO__WINDOWS
+static int netio__set_restart(netio_socket s)
+{
+    (void)s;
+    return 0;
+}
+
+static int netio__set_share_group(netio_socket s)
+{
+    return netio__set_int(s, SOL_SOCKET, SO_REUSEADDR, 1);
+}
+
+static int netio__set_exclusive(netio_socket s)
+{
+    return netio__set_int(s, SOL_SOCKET, SO_EXCLUSIVEADDRUSE, 1);
+}
+#else
+static int netio__set_restart(netio_socket s)
+{
+    return netio__set_int(s, SOL_SOCKET, SO_REUSEADDR, 1);
+}
+
+static int netio__set_exclusive(netio_socket s)
+{
+    (void)s; // nobody else may, unless both ask for it
+    return 0;
+}
+#endif
+
+// Balanced by the kernel: Linux's SO_REUSEPORT and FreeBSD's SO_REUSEPORT_LB. Elsewhere the flag of
+// that name lets the last socket have everything.
+#if NETIO__LINUX
+static int netio__set_balance(netio_socket s)
+{
+    return netio__set_int(s, SOL_SOCKET, SO_REUSEPORT, 1);
+}
+#elif defined(SO_REUSEPORT_LB)
+static int netio__set_balance(netio_socket s)
+{
+    return netio__set_int(s, SOL_SOCKET, SO_REUSEPORT_LB, 1);
+}
+#else
+static int netio__set_balance(netio_socket s)
+{
+    (void)s;
+    return NETIO_ENOTSUP;
+}
+#endif
+
+#if !NETIO__WINDOWS
+#if NETIO__BSD
+static int netio__set_share_group(netio_socket s)
+{
+    return netio__set_int(s, SOL_SOCKET, SO_REUSEPORT, 1);
+}
+#else
+static int netio__set_share_group(netio_socket s)
+{
+    return netio__set_int(s, SOL_SOCKET, SO_REUSEADDR, 1);
+}
+#endif
+static void netio__os_quiet_datagrams(netio_socket s)
+{
+    (void)s; // only Windows fails a receive because of somebody else's ICMP error
+}
+#endif
+
+// Linux and Windows have opposite defaults. OpenBSD cannot do dual-stack at all, which matters only
+// to the any-address.
+static int netio__set_v6_only(netio_socket s, const netio_addr *a, int v6_only)
+{
+    int err = netio__set_int(s, IPPROTO_IPV6, IPV6_V6ONLY, v6_only);
+    if (err == 0 || v6_only) return err;
+    return netio_addr_class(a) & NETIO_ADDR_ANY ? (int)NETIO_ENOTSUP : 0;
+}
+
+// A socket of the right family for `a`, with what must be set before bind or connect. v6_only: 1,
+// 0, or -1 for connecting sockets, where it does not matter.
+static int netio__make(netio_socket *out, const netio_addr *a, int type, int v6_only,
+                       const netio_socket_opts *o)
+{
+    netio_socket s;
+    int family = netio__addr_os_family(a), os_type = netio__os_type(type);
+    if (os_type < 0) return NETIO_EINVAL;
+    if (family == AF_UNIX && !NETIO__HAS_UNIX) return NETIO_ENOTSUP;
+    int err = netio__os_socket(&s, family, os_type, 0, o->inheritable);
+    if (err < 0) return err;
+    NETIO_ON_OP(NETIO_OP_OPEN, s, 0);
+    if (family == AF_INET6 && v6_only >= 0) err = netio__set_v6_only(s, a, v6_only);
+    if (err == 0 && o->balance) err = netio__set_balance(s);
+    if (err == 0 && o->exclusive) err = netio__set_exclusive(s);
+    if (err == 0 && o->share_group) err = netio__set_share_group(s);
+    if (err == 0) err = netio__apply_settings(s, o);
+    if (err < 0) {
+        netio__os_close(s);
+        NETIO_ON_OP(NETIO_OP_CLOSE, s, 0);
+        return err;
+    }
+    *out = s;
+    return 0;
+}
+
+static void netio__unmake(netio_socket s)
+{
+    netio__os_close(s);
+    NETIO_ON_OP(NETIO_OP_CLOSE, s, 0);
+}
+
+static int netio__family_fits(const netio_addr *a, int family)
+{
+    if (family != 0 && family != NETIO_IPV4 && family != NETIO_IPV6) return NETIO_EINVAL;
+    return family == 0 || netio_addr_family(a) == family ? 0 : NETIO_EAFNOSUPPORT;
+}
+
+#if NETIO__HAS_UNIX
+// The path inside as a C string; NULL: not a Unix address, or abstract.
+static const char *netio__unix_path(const netio_addr *a)
+{
+    const char *path;
+    size_t len;
+    return netio__addr_get_unix(a, &path, &len) && len && path[0] ? path : NULL;
+}
+
+// Whether anybody answers on a socket file. 0: nobody; NETIO_EADDRINUSE: somebody; others: cannot
+// tell. Datagram sockets answer a connect as well.
+static int netio__unix_probe(const netio_addr *a)
+{
+    static const int types[] = {SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET};
+    int err = NETIO_EINVAL;
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
+        netio_socket s;
+        if (netio__os_socket(&s, AF_UNIX, types[i], 0, false) < 0) continue;
+        err = netio__os_connect(s, a->raw, a->len);
+        netio__os_close(s);
+        if (err == NETIO_ECONNREFUSED || err == NETIO_ENOENT) return 0;
+        if (err != NETIO_EINVAL) break; // EPROTOTYPE: of another type
+    }
+    return err == 0 || err == NETIO_EAGAIN || err == NETIO_EINPROGRESS ? (int)NETIO_EADDRINUSE : err;
+}
+
+// Removes a socket file on which nobody answers, and no other.
+static int netio__unix_remove_stale(const netio_addr *a)
+{
+    netio__os_node before, now;
+    const char *path = netio__unix_path(a);
+    if (!path) return NETIO_EADDRINUSE; // abstract names vanish with their sockets
+    int err = netio__os_stat_socket(path, &before);
+    if (err == 0) err = netio__unix_probe(a);
+    if (err == 0) err = netio__os_stat_socket(path, &now);
+    if (err < 0) return err;
+    if (!netio__os_same_node(&before, &now)) return NETIO_EADDRINUSE; // a successor's, meanwhile
+    return netio__os_unlink(path);
+}
+
+static int netio__bind_unix(netio_socket s, const netio_addr *a, const netio_socket_opts *o)
+{
+    const char *path = netio__unix_path(a);
+    if (o->unix_mode && path) netio__os_mode_before(s, o->unix_mode);
+    int err = netio__os_bind(s, a->raw, a->len);
+    if (err == NETIO_EADDRINUSE) {
+        err = netio__unix_remove_stale(a);
+        if (err == 0 || err == NETIO_ENOENT) err = netio__os_bind(s, a->raw, a->len);
+    }
+    if (err == 0 && o->unix_mode && path) { // nobody can connect yet: it does not listen
+        err = netio__os_chmod(path, o->unix_mode);
+        if (err < 0) netio__os_unlink(path);
+    }
+    return err;
+}
+
+NETIO_API int netio_unix_unlink(const netio_addr *a)
+{
+    if (!a || !netio__unix_path(a)) return NETIO_EINVAL;
+    return netio__unix_remove_stale(a);
+}
+#else
+static int netio__bind_unix(netio_socket s, const netio_addr *a, const netio_socket_opts *o)
+{
+    (void)s, (void)a, (void)o;
+    return NETIO_ENOTSUP;
+}
+#endif // NETIO__HAS_UNIX
+
+static int netio__bind_to(netio_socket s, const netio_addr *a, const netio_socket_opts *o)
+{
+    int err = netio__addr_os_family(a) == AF_UNIX ? netio__bind_unix(s, a, o)
+                                                  : netio__os_bind(s, a->raw, a->len);
+    NETIO_ON_OP(NETIO_OP_BIND, s, err);
+    return err;
+}
+
+// Bound, and listening if `listens`.
+static int netio__open_local(netio_socket *out, const netio_addr *a, int type, bool listens,
+                             const netio_socket_opts *o)
+{
+    netio_socket s;
+    bool v6_only = o->v6_only || (o->family == NETIO_IPV6 && a->dual);
+    int err = netio__make(&s, a, type, v6_only, o);
+    if (err < 0) return err;
+    if (listens && netio__addr_os_family(a) != AF_UNIX && !o->exclusive) err = netio__set_restart(s);
+    if (err == 0) err = netio__bind_to(s, a, o);
+    if (err == 0 && listens) err = netio__os_listen(s, o->backlog ? o->backlog : 1024);
+    if (err == 0 && type == NETIO_DGRAM) netio__os_quiet_datagrams(s);
+    if (err < 0) netio__unmake(s);
+    else *out = s;
+    return err;
+}
+
+// ":port" in the families asked for; where IPv6 is off, IPv4 alone.
+static int netio__open_any(netio_socket *out, const netio_addr *dual, int type, bool listens,
+                           const netio_socket_opts *o)
+{
+    netio_addr a = *dual;
+    uint16_t port = netio_addr_port(dual);
+    if (o->family != NETIO_IPV4) {
+        int err = netio__open_local(out, &a, type, listens, o);
+        if (err != NETIO_EAFNOSUPPORT && err != NETIO_EADDRNOTAVAIL) return err;
+        if (o->family == NETIO_IPV6 || o->v6_only) return err;
+    }
+    netio_addr_any(&a, NETIO_IPV4, port);
+    return netio__open_local(out, &a, type, listens, o);
+}
+
+static int netio__open_text(netio_socket *out, const char *address, int type, bool listens,
+                            const netio_socket_opts *o)
+{
+    netio_addr a;
+    int err = netio_addr_parse(&a, address, strlen(address));
+    if (err < 0) return err;
+    if (a.dual) {
+        if (o->family != 0 && o->family != NETIO_IPV4 && o->family != NETIO_IPV6)
+            return NETIO_EINVAL;
+        return netio__open_any(out, &a, type, listens, o);
+    }
+    err = netio__family_fits(&a, o->family);
+    if (err < 0) return err;
+    netio_addr_unmap(&a);
+    return netio__open_local(out, &a, type, listens, o);
+}
+
+NETIO_API int netio_listen(netio_socket *out, const char *address, const netio_socket_opts *opts)
+{
+    const netio_socket_opts *o = opts ? opts : &netio__no_opts;
+    int type = o->type ? o->type : (int)NETIO_STREAM;
+    if (!out || !address || o->backlog < 0 || type == NETIO_DGRAM) return NETIO_EINVAL;
+    return netio__open_text(out, address, type, true, o);
+}
+
+// Not bound: IPv6 that takes IPv4 peers too, else IPv4.
+static int netio__open_unbound(netio_socket *out, int type, const netio_socket_opts *o)
+{
+    netio_addr a;
+    int err = netio_addr_any(&a, o->family, 0);
+    if (err < 0) return err;
+    err = netio__make(out, &a, type, o->v6_only, o);
+    if ((err == NETIO_EAFNOSUPPORT || err == NETIO_ENOTSUP) && o->family == 0 && !o->v6_only) {
+        netio_addr_any(&a, NETIO_IPV4, 0);
+        err = netio__make(out, &a, type, 0, o);
+    }
+    if (err == 0 && type == NETIO_DGRAM) netio__os_quiet_datagrams(*out);
+    return err;
+}
+
+NETIO_API int netio_bind(netio_socket *out, const char *address, const netio_socket_opts *opts)
+{
+    const netio_socket_opts *o = opts ? opts : &netio__no_opts;
+    int type = o->type ? o->type : (int)NETIO_DGRAM;
+    if (!out) return NETIO_EINVAL;
+    if (!address) return netio__open_unbound(out, type, o);
+    return netio__open_text(out, address, type, false, o);
+}
+
+NETIO_API int netio_open(netio_socket *out, int os_family, int os_type, int os_protocol)
+{
+    if (!out) return NETIO_EINVAL;
+    int err = netio__os_socket(out, os_family, os_type, os_protocol, false);
+    if (err == 0) NETIO_ON_OP(NETIO_OP_OPEN, *out, 0);
+    return err;
+}
+
+// --- connecting one address --------------------------------------------------------------------
+
+// "Connect to 0.0.0.0" means this machine on Linux, fails on Windows; here it always means that.
+static void netio__to_loopback(netio_addr *a)
+{
+    netio__ip ip;
+    if (!netio__addr_get_ip(&ip, a) || !netio__ip_is_any(&ip)) return;
+    ip.bytes[0] = ip.family == NETIO_IPV4 ? 127 : 0;
+    ip.bytes[ip.family == NETIO_IPV4 ? 3 : 15] = 1;
+    netio__addr_set_ip(a, &ip);
+}
+
+static int netio__bind_local(netio_socket s, const netio_addr *peer, const netio_socket_opts *o)
+{
+    netio_addr local;
+    int err = netio_addr_parse(&local, o->local, strlen(o->local));
+    if (err < 0) return err;
+    if (local.dual) netio_addr_any(&local, netio_addr_family(peer), netio_addr_port(&local));
+    netio_addr_unmap(&local);
+    if (netio_addr_family(&local) != netio_addr_family(peer)) return NETIO_EAFNOSUPPORT;
+    // A fixed source port may be in TIME_WAIT from the connection before.
+    if (netio_addr_port(&local)) err = netio__set_restart(s);
+    return err < 0 ? err : netio__bind_to(s, &local, o);
+}
+
+// Linux and others may connect an ephemeral port of this machine to itself when nobody listens.
+static bool netio__self_connected(netio_socket s)
+{
+    netio_addr a, b;
+    return netio_local_addr(s, &a) == 0 && netio_peer_addr(s, &b) == 0 &&
+           netio_addr_family(&a) > NETIO_UNIX && netio_addr_equal(&a, &b);
+}
+
+NETIO_API int netio_connect_start(netio_socket *out, const netio_addr *addr,
+                                  const netio_socket_opts *opts)
+{
+    const netio_socket_opts *o = opts ? opts : &netio__no_opts;
+    int type = o->type ? o->type : (int)NETIO_STREAM;
+    netio_socket s;
+    netio_addr a;
+    if (!out || !addr) return NETIO_EINVAL;
+    int err = netio__family_fits(addr, o->family);
+    if (err < 0) return err;
+    a = *addr;
+    netio_addr_unmap(&a);
+    netio__to_loopback(&a);
+    err = netio__make(&s, &a, type, -1, o);
+    if (err < 0) return err;
+    if (o->local) err = netio__bind_local(s, &a, o);
+    if (err == 0 && (netio_addr_class(&a) & NETIO_ADDR_LOOPBACK)) netio__os_hurry_refusal(s);
+    if (err == 0) {
+        err = netio__os_connect(s, a.raw, a.len);
+        NETIO_ON_OP(NETIO_OP_CONNECT, s, err);
+    }
+    if (err == 0 && type == NETIO_STREAM && !o->local && netio__self_connected(s))
+        err = NETIO_ECONNREFUSED;
+    if (err < 0 && err != NETIO_EINPROGRESS) {
+        netio__unmake(s);
+        return err;
+    }
+    *out = s;
+    return err;
+}
+
+// What became of a connect whose socket is ready. SO_ERROR alone says it, and is cleared by reading.
+static int netio__connect_result(netio_socket s)
+{
+    netio_addr peer;
+    int code = 0;
+    size_t len = sizeof code;
+    int err = netio__os_getopt(s, SOL_SOCKET, SO_ERROR, &code, &len);
+    if (err == 0 && code) {
+        netio__os_set_error(code);
+        err = netio__os_map(code);
+    }
+    if (err < 0) return err;
+    // Never connected at all. (macOS: EINVAL if the peer has left again, its bytes may wait.)
+    if (netio_peer_addr(s, &peer) == NETIO_ENOTCONN) return NETIO_ENOTCONN;
+    return netio__self_connected(s) ? (int)NETIO_ECONNREFUSED : 0;
+}
+
+NETIO_API int netio_connect_finish(netio_socket s, int timeout_ms)
+{
+    netio__patience p = netio__patient(timeout_ms);
+    int got = netio__wait(s, NETIO_EV_WRITE, &p);
+    if (got < 0) return got;
+    int err = netio__connect_result(s);
+    NETIO_ON_OP(NETIO_OP_CONNECT, s, err);
+    return err;
+}
+
+// --- racing several addresses ------------------------------------------------------------------
+//
+// RFC 8305 section 5: the next address starts when the one before has failed, or after a head start.
+//
+//     waiting --start--> trying --ready--> won
+//        ^                 |
+//        '--backlog full---+--error, deadline--> failed
+
+typedef struct netio__attempt {
+    netio_addr addr;
+    netio_socket socket;
+    int err;        // of a failed one; NETIO_EINPROGRESS while it tries
+    int os_code;
+    int pause_ms;   // Unix, backlog full: how long to wait before the next try; 0: none yet
+    int64_t again;  // when
+} netio__attempt;
+
+typedef struct netio__race {
+    const netio_socket_opts *o;
+    netio__attempt list[NETIO_RESOLVE_MAX];
+    size_t count, started;
+    int64_t next; // when the next address starts
+    int stagger_ms;
+} netio__race;
+
+static void netio__attempt_fail(netio__attempt *t, int err)
+{
+    t->err = err;
+    t->os_code = netio__os_error();
+    t->pause_ms = 0;
+}
+
+// Returns 1 if it is connected at once.
+static int netio__attempt_start(netio__race *r, netio__attempt *t)
+{
+    int err = netio_connect_start(&t->socket, &t->addr, r->o);
+    t->err = NETIO_EINPROGRESS;
+    if (err == 0) return 1;
+    if (err == NETIO_EINPROGRESS) return 0;
+    t->socket = NETIO_INVALID_SOCKET;
+    if (err == NETIO_EAGAIN && netio_addr_family(&t->addr) == NETIO_UNIX) {
+        // A full backlog. The socket would poll as writable though it is not connected.
+        t->pause_ms = t->pause_ms ? t->pause_ms < 32 ? t->pause_ms * 2 : 50 : 1;
+        t->again = netio_deadline(t->pause_ms);
+        return 0;
+    }
+    // EAGAIN of an IP socket: no ephemeral port is left.
+    netio__attempt_fail(t, err == NETIO_EAGAIN ? (int)NETIO_EADDRNOTAVAIL : err);
+    return 0;
+}
+
+static size_t netio__race_trying(const netio__race *r)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < r->started; i++) n += r->list[i].err == NETIO_EINPROGRESS;
+    return n;
+}
+
+// Starts what is due. Returns the one that is connected at once, if any.
+static netio__attempt *netio__race_start_due(netio__race *r)
+{
+    for (size_t i = 0; i < r->started; i++) {
+        netio__attempt *t = &r->list[i];
+        if (t->pause_ms && netio_deadline_left(t->again) == 0 && netio__attempt_start(r, t)) return t;
+    }
+    while (r->started < r->count &&
+           (netio__race_trying(r) == 0 || netio_deadline_left(r->next) == 0)) {
+        netio__attempt *t = &r->list[r->started++];
+        r->next = netio_deadline(r->stagger_ms);
+        if (netio__attempt_start(r, t)) return t;
+    }
+    return NULL;
+}
+
+static int netio__sooner(int a, int b) // of two timeouts, -1 being never
+{
+    return a < 0 ? b : b < 0 ? a : a < b ? a : b;
+}
+
+// Waits for the sockets that try. Returns the winner; NULL: none yet. A socket that fails lets the
+// next address start at once.
+static netio__attempt *netio__race_wait(netio__race *r, int left, int *err)
+{
+    netio__os_waiter w[NETIO_RESOLVE_MAX];
+    netio__attempt *who[NETIO_RESOLVE_MAX];
+    size_t n = 0;
+    if (r->started < r->count) left = netio__sooner(left, netio_deadline_left(r->next));
+    for (size_t i = 0; i < r->started; i++) {
+        netio__attempt *t = &r->list[i];
+        if (t->err != NETIO_EINPROGRESS) continue;
+        if (t->pause_ms) {
+            left = netio__sooner(left, netio_deadline_left(t->again));
+            continue;
+        }
+        w[n].socket = t->socket;
+        w[n].events = NETIO_EV_WRITE;
+        who[n++] = t;
+    }
+    *err = netio__os_wait(w, n, left);
+    if (*err < 0) return NULL;
+    for (size_t i = 0; i < n; i++) {
+        if (!w[i].got) continue;
+        int result = netio__connect_result(who[i]->socket);
+        NETIO_ON_OP(NETIO_OP_CONNECT, who[i]->socket, result);
+        if (result == 0) return who[i];
+        netio__attempt_fail(who[i], result);
+        netio__unmake(who[i]->socket);
+        who[i]->socket = NETIO_INVALID_SOCKET;
+        r->next = 0;
+    }
+    return NULL;
+}
+
+// Of several failures the one that tells most: a host that answered says more than a silent one,
+// and that says more than this machine's own refusals. Any time-out makes the verdict a time-out.
+static int netio__race_rank(int err)
+{
+    static const int order[] = {NETIO_ETIMEDOUT,    NETIO_ECONNREFUSED,  NETIO_ECONNRESET,
+                                NETIO_EACCES,       NETIO_EHOSTUNREACH,  NETIO_ENETUNREACH,
+                                NETIO_ENETDOWN,     NETIO_EADDRNOTAVAIL, NETIO_EADDRINUSE,
+                                NETIO_EAFNOSUPPORT};
+    int rank = (int)(sizeof order / sizeof order[0]);
+    for (int i = 0; i < rank; i++)
+        if (order[i] == err) return rank - i;
+    return 0;
+}
+
+static netio__attempt *netio__race_verdict(netio__race *r)
+{
+    netio__attempt *best = NULL;
+    for (size_t i = 0; i < r->started; i++)
+        if (!best || netio__race_rank(r->list[i].err) >= netio__race_rank(best->err))
+            best = &r->list[i];
+    return best;
+}
+
+static void netio__error_text(netio_error *e, const char *what)
+{
+    size_t at = netio__text_z(e->text, sizeof e->text, 0, what);
+    at = netio__text_z(e->text, sizeof e->text, at, ": ");
+    at = netio__text_z(e->text, sizeof e->text, at, netio_strerror(e->err));
+    if (e->err == NETIO_EIO && e->os_code) {
+        at = netio__text_z(e->text, sizeof e->text, at, ", system error ");
+        netio__text_uint(e->text, sizeof e->text, at, (unsigned)e->os_code, 10);
+    }
+}
+
+static void netio__error_set(netio_error *e, int err, int stage, int os_code, const netio_addr *a,
+                             const char *what)
+{
+    char text[NETIO_ADDR_TEXT];
+    memset(e, 0, sizeof *e);
+    e->err = err;
+    e->stage = stage;
+    e->os_code = os_code;
+    if (a) e->addr = *a;
+    if (!what) what = a && netio_addr_format(a, text, sizeof text) > 0 ? text : "connect";
+    netio__error_text(e, what);
+}
+
+static void netio__race_report(const netio__race *r, int err, int stage, const netio_addr *a,
+                               const char *address)
+{
+    netio_error *out = r->o->errors;
+    if (!out) return;
+    int code = netio__os_error();
+    for (size_t i = 0; i < r->o->error_cap; i++) {
+        const netio__attempt *t = i && i <= r->started ? &r->list[i - 1] : NULL;
+        if (i == 0) netio__error_set(&out[0], err, stage, code, a, address);
+        else if (t) netio__error_set(&out[i], t->err, NETIO_STAGE_CONNECT, t->os_code, &t->addr, NULL);
+        else memset(&out[i], 0, sizeof out[i]);
+    }
+    netio__os_set_error(code);
+}
+
+static int netio__race_run(netio__race *r, netio_socket *out, netio__patience *p)
+{
+    netio__attempt *won = NULL;
+    int err = 0;
+    for (;;) {
+        won = netio__race_start_due(r);
+        if (won) break;
+        if (netio__race_trying(r) == 0 && r->started == r->count) break; // all have failed
+        int left = netio__patience_left(p);
+        won = netio__race_wait(r, left, &err);
+        if (won || err < 0) break;
+        if (left == 0 && err == 0) {
+            err = netio__patience_over(p);
+            break;
+        }
+    }
+    for (size_t i = 0; i < r->started; i++) {
+        netio__attempt *t = &r->list[i];
+        if (t == won || t->err != NETIO_EINPROGRESS) continue;
+        if (t->socket != NETIO_INVALID_SOCKET) netio__unmake(t->socket);
+        t->err = NETIO_ETIMEDOUT;
+        t->os_code = 0;
+    }
+    if (won) {
+        *out = won->socket;
+        return 0;
+    }
+    if (err < 0) return err;
+    won = netio__race_verdict(r);
+    netio__os_set_error(won->os_code);
+    return won->err;
+}
+
+// The addresses of one more "host:port". An error counts only if nothing else was found.
+static int netio__race_add(netio__race *r, const char *address, netio__patience *p)
+{
+    netio_addr found[NETIO_RESOLVE_MAX];
+    netio_resolve_opts how = r->o->resolve;
+    if (how.family == 0) how.family = r->o->family;
+    int left = p->timeout_ms <= 0 ? p->timeout_ms : netio__patience_left(p);
+    if (left == 0 && p->timeout_ms > 0) return NETIO_ETIMEDOUT;
+    ptrdiff_t n = netio_resolve(address, found, NETIO_RESOLVE_MAX, &how, left);
+    if (n < 0) return (int)n;
+    for (ptrdiff_t i = 0; i < n && r->count < NETIO_RESOLVE_MAX; i++) {
+        netio__attempt *t = &r->list[r->count++];
+        memset(t, 0, sizeof *t);
+        t->addr = found[i];
+        t->socket = NETIO_INVALID_SOCKET;
+    }
+    return 0;
+}
+
+NETIO_API int netio_connect(netio_socket *out, const char *address, const netio_socket_opts *opts,
+                            int timeout_ms)
+{
+    netio__race r;
+    netio__patience p = netio__patient(timeout_ms);
+    r.o = opts ? opts : &netio__no_opts;
+    r.count = r.started = 0;
+    r.stagger_ms = r.o->stagger_ms > 0 ? r.o->stagger_ms : 250;
+    r.next = 0;
+    if (!out || !address || r.o->stagger_ms < 0) return NETIO_EINVAL;
+    if (timeout_ms > 0) netio__patience_left(&p); // the deadline begins now, lookups included
+    int err = netio__race_add(&r, address, &p);
+    for (size_t i = 0; i < r.o->fallback_count && err != NETIO_ETIMEDOUT; i++) {
+        int more = netio__race_add(&r, r.o->fallback[i], &p);
+        if (more < 0 && r.count == 0) err = more;
+    }
+    if (r.count == 0) {
+        netio__race_report(&r, err, NETIO_STAGE_RESOLVE, NULL, address);
+        return err;
+    }
+    err = netio__race_run(&r, out, &p);
+    if (err < 0) {
+        netio__attempt *t = netio__race_verdict(&r);
+        netio__race_report(&r, err, NETIO_STAGE_CONNECT, t ? &t->addr : NULL, address);
+    }
+    return err;
+}
+
+// --- accepting, pairs --------------------------------------------------------------------------
+
+// An address that the OS handed out.
+static void netio__addr_take(netio_addr *out, const void *sa, netio__socklen len)
+{
+    memset(out, 0, sizeof *out);
+    if ((size_t)len > sizeof out->raw) len = (netio__socklen)sizeof out->raw;
+    if ((size_t)len < offsetof(struct sockaddr, sa_data)) return;
+    memcpy(out->raw, sa, (size_t)len);
+    out->len = (uint32_t)len;
+    netio_addr_unmap(out);
+}
+
+NETIO_API int netio_accept(netio_socket *out, netio_socket listener, netio_addr *peer,
+                           int timeout_ms)
+{
+    netio__patience p = netio__patient(timeout_ms);
+    uint64_t sa[16];
+    netio__socklen len = 0;
+    ptrdiff_t r;
+    if (!out) return NETIO_EINVAL;
+    do r = netio__os_accept(out, listener, peer ? sa : NULL, &len);
+    while (netio__again(&r, listener, NETIO_EV_READ, &p));
+    if (r == 0 && peer) netio__addr_take(peer, sa, len);
+    if (r == 0) NETIO_ON_OP(NETIO_OP_ACCEPT, *out, 0);
+    return (int)r;
+}
+
+#if NETIO__HAS_UNIX && !NETIO__WINDOWS
+static int netio__pair(netio_socket out[2], int type)
+{
+    return netio__os_socketpair(out, netio__os_type(type));
+}
+#else
+// Two datagram sockets on loopback, each connected to the other: nobody else's datagrams pass. What
+// came between bind and connect is thrown away.
+static int netio__pair_dgram(netio_socket out[2])
+{
+    netio_addr a[2];
+    char drop[1];
+    int err;
+    out[0] = out[1] = NETIO_INVALID_SOCKET;
+    err = netio_bind(&out[0], "127.0.0.1:0", NULL);
+    if (err == 0) err = netio_bind(&out[1], "127.0.0.1:0", NULL);
+    for (int i = 0; i < 2 && err == 0; i++) err = netio_local_addr(out[i], &a[i]);
+    for (int i = 0; i < 2 && err == 0; i++) err = netio__os_connect(out[i], a[!i].raw, a[!i].len);
+    for (int i = 0; i < 2 && err == 0; i++)
+        while (netio__os_recv(out[i], drop, 1, 0) >= 0) {}
+    return err;
+}
+
+// Loopback TCP. A stranger may reach the listener first: only the socket whose peer is our own, and
+// whose own address is the other's peer, is taken.
+static int netio__pair_stream(netio_socket out[2])
+{
+    netio_socket listener;
+    netio_addr a, b, c;
+    out[0] = out[1] = NETIO_INVALID_SOCKET;
+    int err = netio_listen(&listener, "127.0.0.1:0", NULL);
+    if (err < 0) return err;
+    err = netio_local_addr(listener, &a);
+    if (err == 0) err = netio_connect_start(&out[0], &a, NULL);
+    if (err == NETIO_EINPROGRESS) err = netio_connect_finish(out[0], 5000);
+    if (err == 0) err = netio_local_addr(out[0], &b);
+    for (int strangers = 0; err == 0 && strangers < 16; strangers++) {
+        err = netio_accept(&out[1], listener, &c, 5000);
+        if (err < 0 || netio_addr_equal(&b, &c)) break;
+        netio_close(&out[1]);
+        err = strangers < 15 ? 0 : NETIO_ECONNREFUSED;
+    }
+    netio__unmake(listener);
+    return err;
+}
+
+static int netio__pair(netio_socket out[2], int type)
+{
+    int err = type == NETIO_STREAM  ? netio__pair_stream(out)
+              : type == NETIO_DGRAM ? netio__pair_dgram(out)
+                                    : (int)NETIO_ENOTSUP;
+    for (int i = 0; i < 2 && err < 0 && type != NETIO_SEQPACKET; i++)
+        if (out[i] != NETIO_INVALID_SOCKET) netio__unmake(out[i]);
+    return err;
+}
+#endif
+
+NETIO_API int netio_pair(netio_socket out[2], int type)
+{
+    netio_socket pair[2];
+    if (!out || netio__os_type(type) < 0) return NETIO_EINVAL;
+    int err = netio__pair(pair, type);
+    if (err < 0) return err;
+    for (int i = 0; i < 2; i++) {
+        out[i] = pair[i];
+        NETIO_ON_OP(NETIO_OP_OPEN, pair[i], 0);
+    }
+    return 0;
+}
+
+NETIO_API int netio_adopt(netio_socket s, unsigned *found)
+{
+    bool nonblocking = true;
+    int err = netio__os_start();
+    if (err < 0) return err;
+    int type = netio__socket_type(s);
+    if (type < 0) return type;
+    err = netio__os_get_nonblocking(s, &nonblocking);
+    if (err == 0) err = netio__os_set_nonblocking(s, true);
+    if (err < 0) return err;
+    netio__os_no_sigpipe(s);
+    if (found) *found = nonblocking;
+    return 0;
+}
+
+NETIO_API int netio_release(netio_socket s, unsigned found)
+{
+    return netio__os_set_nonblocking(s, found != 0);
+}
+
+// --- ending ------------------------------------------------------------------------------------
+
+NETIO_API int netio_close(netio_socket *s)
+{
+    if (!s || *s == NETIO_INVALID_SOCKET) return NETIO_EBADF;
+    netio_socket old = *s;
+    *s = NETIO_INVALID_SOCKET;
+    int err = netio__os_close_socket(old);
+    NETIO_ON_OP(NETIO_OP_CLOSE, old, err);
+    return err;
+}
+
+NETIO_API int netio_close_gracefully(netio_socket *s, size_t max, int timeout_ms)
+{
+    if (!s || *s == NETIO_INVALID_SOCKET) return NETIO_EBADF;
+    netio__patience p = netio__patient(timeout_ms);
+    size_t dropped = 0;
+    ptrdiff_t r = netio_shutdown(*s, NETIO_SHUT_WRITE);
+    while (r == 0) {
+        char drop[4096];
+        r = netio__os_recv(*s, drop, sizeof drop, 0);
+        if (r == 0) break; // the peer's end
+        if (r > 0) {
+            dropped += (size_t)r;
+            r = dropped > max ? (ptrdiff_t)NETIO_EMSGSIZE : 0;
+            if (r == 0 && p.timeout_ms > 0 && netio__patience_left(&p) == 0) r = NETIO_ETIMEDOUT;
+        } else if (netio__again(&r, *s, NETIO_EV_READ, &p)) {
+            r = 0;
+        } else if (r == NETIO_EAGAIN) {
+            r = NETIO_ETIMEDOUT;
+        }
+    }
+    // The peer has reset it, or never was there: nothing is left to be lost.
+    if (r == NETIO_ECONNRESET || r == NETIO_ENOTCONN || r == NETIO_EPIPE) r = 0;
+    int code = netio__os_error(), err = netio_close(s);
+    if (r < 0) netio__os_set_error(code);
+    return r < 0 ? (int)r : err;
+}
+
+NETIO_API int netio_abort(netio_socket *s)
+{
+    struct linger reset;
+    if (!s || *s == NETIO_INVALID_SOCKET) return NETIO_EBADF;
+    int type = netio__socket_type(*s);
+    if (type < 0) return type;
+    if (type == SOCK_DGRAM) return NETIO_ENOTSUP;
+    reset.l_onoff = 1;
+    reset.l_linger = 0;
+    netio__os_setopt(*s, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+    return netio_close(s);
+}
+
+NETIO_API int netio_shutdown(netio_socket s, int how)
+{
+    netio_addr peer;
+    if (how < NETIO_SHUT_READ || how > NETIO_SHUT_BOTH) return NETIO_EINVAL;
+    int err = netio__os_shutdown(s, how);
+    // macOS says ENOTCONN also for a direction that is shut already.
+    if (err == NETIO_ENOTCONN && netio_peer_addr(s, &peer) == 0) err = 0;
+    NETIO_ON_OP(NETIO_OP_SHUTDOWN, s, err);
+    return err;
+}
+
+static int netio__name(netio_socket s, netio_addr *out, bool peer)
+{
+    uint64_t sa[16];
+    netio__socklen len = (netio__socklen)sizeof sa;
+    if (!out) return NETIO_EINVAL;
+    int err = netio__os_name(s, sa, &len, peer);
+    if (err < 0) return err;
+    netio__addr_take(out, sa, len);
+    return 0;
+}
+
+NETIO_API int netio_local_addr(netio_socket s, netio_addr *out)
+{
+    return netio__name(s, out, false);
+}
+
+NETIO_API int netio_peer_addr(netio_socket s, netio_addr *out)
+{
+    return netio__name(s, out, true);
+}
+
+NETIO_API int netio_set_inheritable(netio_socket s, bool on)
+{
+    return netio__os_set_inheritable(s, on);
+}
+
+NETIO_API int netio_wait(netio_socket s, unsigned events, int timeout_ms)
+{
+    netio__patience p = netio__patient(timeout_ms);
+    if (events == 0 || (events & ~(unsigned)(NETIO_EV_READ | NETIO_EV_WRITE))) return NETIO_EINVAL;
+    if (s == NETIO_INVALID_SOCKET) return NETIO_EBADF;
+    return netio__wait(s, events, &p);
+}
+
+// --- receiving ---------------------------------------------------------------------------------
+
+// What 0 bytes mean: an empty datagram, or the end. Asked of the OS only then.
+static ptrdiff_t netio__zero_or_eof(netio_socket s)
+{
+    int type = netio__socket_type(s);
+    return type == SOCK_DGRAM || type == SOCK_RAW ? 0 : type < 0 ? (ptrdiff_t)type : (ptrdiff_t)NETIO_EOF;
+}
+
+static ptrdiff_t netio__recv(netio_socket s, void *buf, size_t cap, int flags, int timeout_ms)
+{
+    netio__patience p = netio__patient(timeout_ms);
+    ptrdiff_t r;
+    if (cap == 0) return 0;
+    if (!buf) return NETIO_EINVAL;
+    if (cap > NETIO__IO_MAX) cap = NETIO__IO_MAX;
+    do r = netio__os_recv(s, buf, cap, flags);
+    while (netio__again(&r, s, NETIO_EV_READ, &p));
+    if (r == 0) r = netio__zero_or_eof(s);
+    NETIO_ON_OP(NETIO_OP_RECV, s, r);
+    return r;
+}
+
+NETIO_API ptrdiff_t netio_recv(netio_socket s, void *buf, size_t cap, int timeout_ms)
+{
+    return netio__recv(s, buf, cap, 0, timeout_ms);
+}
+
+NETIO_API ptrdiff_t netio_peek(netio_socket s, void *buf, size_t cap, int timeout_ms)
+{
+    return netio__recv(s, buf, cap, NETIO__PEEK, timeout_ms);
+}
+
+// Pieces for one system call: at most NETIO__PIECES and NETIO__IO_MAX bytes, from byte `skip` of the
+// first one on. `*bytes`: how many they are.
+typedef struct netio__batch {
+    netio__iov iov[NETIO__PIECES];
+    size_t count, bytes;
+} netio__batch;
+
+static void netio__batch_add(netio__batch *b, const void *data, size_t len)
+{
+    if (len > NETIO__IO_MAX - b->bytes) len = NETIO__IO_MAX - b->bytes;
+    if (len == 0) return;
+    netio__os_iov_set(&b->iov[b->count++], data, len);
+    b->bytes += len;
+}
+
+static bool netio__batch_full(const netio__batch *b)
+{
+    return b->count == NETIO__PIECES || b->bytes == NETIO__IO_MAX;
+}
+
+// A datagram or record goes whole: neither its pieces nor its bytes may be split.
+static int netio__check_whole(netio_socket s, size_t pieces, size_t bytes)
+{
+    if (pieces <= NETIO__PIECES && bytes <= NETIO__IO_MAX) return 0;
+    int type = netio__socket_type(s);
+    return type < 0 ? type : type == SOCK_STREAM ? 0 : (int)NETIO_EMSGSIZE;
+}
+
+NETIO_API ptrdiff_t netio_recvv(netio_socket s, const netio_room *rooms, size_t count,
+                                int timeout_ms)
+{
+    netio__patience p = netio__patient(timeout_ms);
+    netio__batch b;
+    ptrdiff_t r;
+    b.count = b.bytes = 0;
+    if (!rooms && count) return NETIO_EINVAL;
+    for (size_t i = 0; i < count; i++)
+        if (rooms[i].cap && !rooms[i].data) return NETIO_EINVAL;
+    int err = netio__check_whole(s, count, 0);
+    if (err < 0) return err;
+    // What does not fit into one call is left for the next: a stream's bytes wait.
+    for (size_t i = 0; i < count && !netio__batch_full(&b); i++)
+        netio__batch_add(&b, rooms[i].data, rooms[i].cap);
+    if (b.count == 0) return 0;
+    do r = netio__os_recvv(s, b.iov, b.count);
+    while (netio__again(&r, s, NETIO_EV_READ, &p));
+    if (r == 0) r = netio__zero_or_eof(s);
+    NETIO_ON_OP(NETIO_OP_RECV, s, r);
+    return r;
+}
+
+NETIO_API int netio_recv_exact(netio_socket s, void *buf, size_t len, size_t *done, int timeout_ms)
+{
+    int64_t by = timeout_ms > 0 ? netio_deadline(timeout_ms) : 0;
+    size_t got = 0;
+    ptrdiff_t r = 0;
+    if (len && !buf) r = NETIO_EINVAL;
+    while (r >= 0 && got < len) {
+        // The clock is asked again only after a part has come.
+        int left = timeout_ms > 0 && got ? netio_deadline_left(by) : timeout_ms;
+        r = netio_recv(s, (char *)buf + got, len - got, left);
+        if (r > 0) got += (size_t)r;
+        if (r == NETIO_EAGAIN && timeout_ms > 0) r = NETIO_ETIMEDOUT; // `left` was 0
+    }
+    if (done) *done = got;
+    if (r == NETIO_EOF && got) return NETIO_ETRUNCATED;
+    return r < 0 ? (int)r : 0;
+}
+
+// --- sending -----------------------------------------------------------------------------------
+
+// Sending nothing: no call on a stream; a datagram of its own; on a record socket the receiver could
+// not tell it from the end.
+static ptrdiff_t netio__send_empty(netio_socket s, int timeout_ms)
+{
+    netio__patience p = netio__patient(timeout_ms);
+    ptrdiff_t r;
+    int type = netio__socket_type(s);
+    if (type < 0) return type;
+    if (type == SOCK_STREAM) return 0;
+    if (type == SOCK_SEQPACKET) return NETIO_EINVAL;
+    do r = netio__os_send(s, "", 0);
+    while (netio__again(&r, s, NETIO_EV_WRITE, &p));
+    NETIO_ON_OP(NETIO_OP_SEND, s, r);
+    return r;
+}
+
+NETIO_API ptrdiff_t netio_send(netio_socket s, const void *data, size_t len, int timeout_ms)
+{
+    netio__patience p = netio__patient(timeout_ms);
+    ptrdiff_t r;
+    if (len == 0) return netio__send_empty(s, timeout_ms);
+    if (!data) return NETIO_EINVAL;
+    if (len > NETIO__IO_MAX) {
+        int err = netio__check_whole(s, 1, len);
+        if (err < 0) return err;
+        len = NETIO__IO_MAX;
+    }
+    do r = netio__os_send(s, data, len);
+    while (netio__again(&r, s, NETIO_EV_WRITE, &p));
+    NETIO_ON_OP(NETIO_OP_SEND, s, r);
+    return r;
+}
+
+// The pieces from byte `skip` of piece `first` on, until one call's worth is gathered.
+static void netio__batch_fill(netio__batch *b, const netio_buf *bufs, size_t count, size_t first,
+                              size_t skip)
+{
+    b->count = b->bytes = 0;
+    for (; first < count && !netio__batch_full(b); first++) {
+        const netio_buf *piece = &bufs[first];
+        if (piece->len > skip) netio__batch_add(b, (const char *)piece->data + skip, piece->len - skip);
+        skip -= skip < piece->len ? skip : piece->len;
+    }
+}
+
+// Sends the pieces from byte `off` on, waiting for the first byte only if `p` allows; goes on while
+// the OS takes all it is given. Returns the bytes sent, or an error if they are none.
+static ptrdiff_t netio__sendv(netio_socket s, const netio_buf *bufs, size_t count, size_t off,
+                              netio__patience *p)
+{
+    netio__batch b;
+    size_t sent = 0, first = 0;
+    while (first < count && off >= bufs[first].len) off -= bufs[first++].len;
+    while (first < count) {
+        ptrdiff_t r;
+        netio__batch_fill(&b, bufs, count, first, off);
+        if (b.count == 0) break;
+        do r = netio__os_sendv(s, b.iov, b.count);
+        while (sent == 0 && netio__again(&r, s, NETIO_EV_WRITE, p));
+        NETIO_ON_OP(NETIO_OP_SEND, s, r);
+        if (r < 0) return sent ? (ptrdiff_t)sent : r;
+        sent += (size_t)r;
+        if ((size_t)r < b.bytes) break;
+        for (off += (size_t)r; first < count && off >= bufs[first].len; first++) off -= bufs[first].len;
+    }
+    return (ptrdiff_t)sent;
+}
+
+// The sum of the pieces; NETIO_EINVAL: a length without data, or more than a ptrdiff_t counts.
+static ptrdiff_t netio__total(const netio_buf *bufs, size_t count)
+{
+    size_t total = 0;
+    if (!bufs && count) return NETIO_EINVAL;
+    for (size_t i = 0; i < count; i++) {
+        if (bufs[i].len && !bufs[i].data) return NETIO_EINVAL;
+        if (bufs[i].len > (size_t)PTRDIFF_MAX - total) return NETIO_EINVAL;
+        total += bufs[i].len;
+    }
+    return (ptrdiff_t)total;
+}
+
+NETIO_API ptrdiff_t netio_sendv(netio_socket s, const netio_buf *bufs, size_t count, int timeout_ms)
+{
+    netio__patience p = netio__patient(timeout_ms);
+    ptrdiff_t total = netio__total(bufs, count);
+    if (total < 0) return total;
+    int err = netio__check_whole(s, count, (size_t)total);
+    if (err < 0) return err;
+    if (total == 0) return netio__send_empty(s, timeout_ms);
+    return netio__sendv(s, bufs, count, 0, &p);
+}
+
+NETIO_API int netio_sendv_all(netio_socket s, const netio_buf *bufs, size_t count, size_t *done,
+                              int timeout_ms)
+{
+    netio__patience p = netio__patient(timeout_ms);
+    size_t sent = 0;
+    ptrdiff_t r = 0, total = netio__total(bufs, count);
+    if (done) *done = 0;
+    if (total < 0) return (int)total;
+    int err = netio__check_whole(s, count, (size_t)total);
+    if (err < 0) return err;
+    if (total == 0) return (int)netio__send_empty(s, timeout_ms);
+    if (timeout_ms > 0) netio__patience_left(&p); // one deadline for all of it
+    while (r >= 0 && sent < (size_t)total) {
+        r = netio__sendv(s, bufs, count, sent, &p);
+        if (r > 0) sent += (size_t)r;
+    }
+    if (done) *done = sent;
+    return r < 0 ? (int)r : 0;
+}
+
+NETIO_API int netio_send_all(netio_socket s, const void *data, size_t len, size_t *done,
+                             int timeout_ms)
+{
+    netio_buf all;
+    all.data = data;
+    all.len = len;
+    return netio_sendv_all(s, &all, 1, done, timeout_ms);
+}
+
+// --- files -------------------------------------------------------------------------------------
+
+// The next bytes of the file; a pipe has no positions and is read as it comes.
+static ptrdiff_t netio__read_file(netio_file file, void *buf, size_t cap, uint64_t off, uint64_t sent)
+{
+    ptrdiff_t n = netio__os_read_file(file, buf, cap, off + sent);
+    if (n != NETIO_ENOTSUP) return n;
+    return off == 0 ? netio__os_read_pipe(file, buf, cap) : (ptrdiff_t)NETIO_EINVAL;
+}
+
+static int netio__sendfile_copy(netio_socket s, netio_file file, uint64_t off, uint64_t len,
+                                uint64_t *sent, netio__patience *p)
+{
+    while (*sent < len) {
+        char buf[16384];
+        netio_buf piece;
+        size_t want = len - *sent < sizeof buf ? (size_t)(len - *sent) : sizeof buf, at = 0;
+        ptrdiff_t n = netio__read_file(file, buf, want, off, *sent);
+        if (n < 0) return (int)n;
+        if (n == 0) return NETIO_ETRUNCATED;
+        piece.data = buf;
+        piece.len = (size_t)n;
+        while (at < piece.len) {
+            ptrdiff_t r = netio__sendv(s, &piece, 1, at, p);
+            if (r < 0) return (int)r;
+            at += (size_t)r;
+            *sent += (uint64_t)r;
+        }
+    }
+    return 0;
+}
+
+NETIO_API int netio_sendfile(netio_socket s, netio_file file, uint64_t off, uint64_t len,
+                             uint64_t *done, int timeout_ms)
+{
+    netio__patience p = netio__patient(timeout_ms);
+    uint64_t sent = 0;
+    ptrdiff_t r = 0;
+    if (done) *done = 0;
+    if (len > UINT64_MAX - off) return NETIO_EINVAL;
+    if (timeout_ms > 0) netio__patience_left(&p);
+    while (r >= 0 && sent < len) {
+        size_t want = len - sent < NETIO__IO_MAX ? (size_t)(len - sent) : NETIO__IO_MAX;
+        do r = netio__os_sendfile(s, file, off + sent, want);
+        while (netio__again(&r, s, NETIO_EV_WRITE, &p));
+        if (r > 0) sent += (uint64_t)r;
+        if (r > 0) NETIO_ON_OP(NETIO_OP_SEND, s, r);
+        if (r == 0) r = NETIO_ETRUNCATED;
+    }
+    if (r == NETIO_ENOTSUP) r = netio__sendfile_copy(s, file, off, len, &sent, &p);
+    if (done) *done = sent;
+    return r < 0 ? (int)r : 0;
+}
+
+// --- datagrams ---------------------------------------------------------------------------------
+
+NETIO_API ptrdiff_t netio_recvfrom(netio_socket s, void *buf, size_t cap, netio_addr *from,
+                                   int timeout_ms)
+{
+    netio__patience p = netio__patient(timeout_ms);
+    uint64_t sa[16];
+    char none[1];
+    netio__socklen len;
+    ptrdiff_t r;
+    if (cap && !buf) return NETIO_EINVAL;
+    if (cap > NETIO__IO_MAX) cap = NETIO__IO_MAX;
+    int type = netio__socket_type(s);
+    if (type < 0) return type;
+    if (type == SOCK_STREAM) return NETIO_EINVAL; // asking for the true length would drop its bytes
+    do {
+        len = (netio__socklen)sizeof sa;
+        r = netio__os_recvfrom(s, cap ? buf : none, cap, sa, &len);
+    } while (netio__again(&r, s, NETIO_EV_READ, &p));
+    if (r == 0 && type == SOCK_SEQPACKET) r = NETIO_EOF;
+    if (r >= 0 && from) netio__addr_take(from, sa, len);
+    NETIO_ON_OP(NETIO_OP_RECV, s, r);
+    return r;
+}
+
+// An IPv6 socket takes an IPv4 peer as it is on Linux; elsewhere it wants the mapped form.
+static ptrdiff_t netio__sendto(netio_socket s, const void *data, size_t len, const netio_addr *to)
+{
+    netio__ip ip;
+    netio_addr mapped;
+    int code, family;
+    ptrdiff_t r = netio__os_sendto(s, data, len, to->raw, to->len);
+    if ((r != NETIO_EINVAL && r != NETIO_EAFNOSUPPORT) || netio_addr_family(to) != NETIO_IPV4)
+        return r;
+    code = netio__os_error();
+    if (netio__os_family(s, &family) == 0 && family == AF_INET6) {
+        netio__addr_get_ip(&ip, to);
+        netio__ip_map(&ip);
+        netio__addr_set_ip(&mapped, &ip);
+        return netio__os_sendto(s, data, len, mapped.raw, mapped.len);
+    }
+    netio__os_set_error(code);
+    return r;
+}
+
+NETIO_API ptrdiff_t netio_sendto(netio_socket s, const void *data, size_t len, const netio_addr *to,
+                                 int timeout_ms)
+{
+    netio__patience p = netio__patient(timeout_ms);
+    netio_addr peer;
+    ptrdiff_t r;
+    if (!to || to->len == 0) return netio_send(s, data, len, timeout_ms);
+    if (len && !data) return NETIO_EINVAL;
+    if (len > NETIO__IO_MAX) return NETIO_EMSGSIZE;
+    peer = *to;
+    netio_addr_unmap(&peer);
+    netio__to_loopback(&peer);
+    do r = netio__sendto(s, len ? data : "", len, &peer);
+    while (netio__again(&r, s, NETIO_EV_WRITE, &p));
+    NETIO_ON_OP(NETIO_OP_SEND, s, r);
+    return r;
+}
+
+// An answer to the question, before `by`. Others' datagrams are dropped; a refusal is no answer yet,
+// the peer may be starting.
+static ptrdiff_t netio__query_wait(netio_socket s, const netio_addr *to, netio_room answer,
+                                   bool (*match)(void *user, netio_buf got), void *user, int64_t by)
+{
+    for (;;) {
+        netio_addr from;
+        netio_buf got;
+        ptrdiff_t n = netio_recvfrom(s, answer.data, answer.cap, &from, netio_deadline_left(by));
+        if (n == NETIO_ECONNREFUSED && netio_deadline_left(by) > 0) continue;
+        if (n == NETIO_EAGAIN || n == NETIO_ECONNREFUSED) return NETIO_ETIMEDOUT;
+        if (n < 0) return n;
+        got.data = answer.data;
+        got.len = (size_t)n < answer.cap ? (size_t)n : answer.cap;
+        if (netio_addr_equal(&from, to) && (!match || match(user, got))) return n;
+    }
+}
+
+NETIO_API ptrdiff_t netio_query(netio_socket s, const netio_addr *to, netio_buf request,
+                                netio_room answer, bool (*match)(void *user, netio_buf got),
+                                void *user, int tries, int first_ms)
+{
+    netio_addr peer;
+    ptrdiff_t r = NETIO_ETIMEDOUT;
+    if (!to || tries <= 0 || first_ms <= 0) return NETIO_EINVAL;
+    peer = *to;
+    netio_addr_unmap(&peer);
+    for (int i = 0; i < tries && r == NETIO_ETIMEDOUT; i++) {
+        int64_t by = netio_deadline(first_ms);
+        r = netio_sendto(s, request.data, request.len, &peer, first_ms);
+        if (r < 0 && r != NETIO_ECONNREFUSED) return r;
+        r = netio__query_wait(s, &peer, answer, match, user, by);
+        first_ms = first_ms > INT32_MAX / 2 ? INT32_MAX : first_ms * 2;
+    }
+    return r;
+}
+
+//================================================================================================
+// >>option.c
+//
+// One table: a row for each option, with what the OS calls it, for which sockets it is, and its
+// range. What a system lacks has no number there. The functions only follow the row.
+//================================================================================================
+
+#define NETIO__NO_OPTION INT32_MIN
+
+#if defined(TCP_CORK)
+#define NETIO__OS_CORK TCP_CORK
+#elif defined(TCP_NOPUSH)
+#define NETIO__OS_CORK TCP_NOPUSH
+#else
+#define NETIO__OS_CORK NETIO__NO_OPTION
+#endif
+#if defined(TCP_QUICKACK)
+#define NETIO__OS_QUICKACK TCP_QUICKACK
+#else
+#define NETIO__OS_QUICKACK NETIO__NO_OPTION
+#endif
+#if defined(TCP_KEEPIDLE)
+#define NETIO__OS_KEEPIDLE TCP_KEEPIDLE
+#elif defined(TCP_KEEPALIVE)
+#define NETIO__OS_KEEPIDLE TCP_KEEPALIVE
+#else
+#define NETIO__OS_KEEPIDLE NETIO__NO_OPTION
+#endif
+#if defined(TCP_KEEPINTVL)
+#define NETIO__OS_KEEPINTVL TCP_KEEPINTVL
+#else
+#define NETIO__OS_KEEPINTVL NETIO__NO_OPTION
+#endif
+#if defined(TCP_KEEPCNT)
+#define NETIO__OS_KEEPCNT TCP_KEEPCNT
+#else
+#define NETIO__OS_KEEPCNT NETIO__NO_OPTION
+#endif
+#if defined(TCP_USER_TIMEOUT)
+#define NETIO__OS_USER_TIMEOUT TCP_USER_TIMEOUT
+#else
+#define NETIO__OS_USER_TIMEOUT NETIO__NO_OPTION
+#endif
+#if defined(SO_REUSEPORT)
+#define NETIO__OS_REUSEPORT SO_REUSEPORT
+#else
+#define NETIO__OS_REUSEPORT NETIO__NO_OPTION
+#endif
+#if defined(TCP_FASTOPEN)
+#define NETIO__OS_FASTOPEN TCP_FASTOPEN
+#else
+#define NETIO__OS_FASTOPEN NETIO__NO_OPTION
+#endif
+#if defined(TCP_FASTOPEN_CONNECT)
+#define NETIO__OS_FASTOPEN_CONNECT TCP_FASTOPEN_CONNECT
+#else
+#define NETIO__OS_FASTOPEN_CONNECT NETIO__NO_OPTION
+#endif
+#if defined(TCP_CONGESTION)
+#define NETIO__OS_CONGESTION TCP_CONGESTION
+#else
+#define NETIO__OS_CONGESTION NETIO__NO_OPTION
+#endif
+#if defined(SO_MARK)
+#define NETIO__OS_MARK SO_MARK
+#else
+#define NETIO__OS_MARK NETIO__NO_OPTION
+#endif
+#if defined(IPV6_TCLASS)
+#define NETIO__OS_TCLASS IPV6_TCLASS
+#else
+#define NETIO__OS_TCLASS NETIO__NO_OPTION
+#endif
+#if defined(SO_BUSY_POLL)
+#define NETIO__OS_BUSY_POLL SO_BUSY_POLL
+#else
+#define NETIO__OS_BUSY_POLL NETIO__NO_OPTION
+#endif
+#if defined(TCP_NOTSENT_LOWAT)
+#define NETIO__OS_NOTSENT_LOWAT TCP_NOTSENT_LOWAT
+#else
+#define NETIO__OS_NOTSENT_LOWAT NETIO__NO_OPTION
+#endif
+#if defined(SO_ACCEPTCONN)
+#define NETIO__OS_LISTENING SO_ACCEPTCONN
+#else
+#define NETIO__OS_LISTENING NETIO__NO_OPTION
+#endif
+#if defined(IP_MTU)
+#define NETIO__OS_MTU IP_MTU
+#else
+#define NETIO__OS_MTU NETIO__NO_OPTION
+#endif
+#if defined(IPV6_MTU)
+#define NETIO__OS_MTU6 IPV6_MTU
+#else
+#define NETIO__OS_MTU6 NETIO__NO_OPTION
+#endif
+#if defined(IP_HDRINCL)
+#define NETIO__OS_HDRINCL IP_HDRINCL
+#else
+#define NETIO__OS_HDRINCL NETIO__NO_OPTION
+#endif
+
+// Windows has these since 10 (1709), its headers later. Older systems refuse the number.
+#if NETIO__WINDOWS
+#undef NETIO__OS_KEEPIDLE
+#undef NETIO__OS_KEEPINTVL
+#undef NETIO__OS_KEEPCNT
+#undef NETIO__OS_TCLASS
+#define NETIO__OS_KEEPIDLE 3
+#define NETIO__OS_KEEPINTVL 17
+#define NETIO__OS_KEEPCNT 16
+#define NETIO__OS_TCLASS NETIO__NO_OPTION
+#define NETIO__OS_TOS NETIO__NO_OPTION // accepted and ignored there
+#define NETIO__OS_EXCLUSIVE SO_EXCLUSIVEADDRUSE
+#define NETIO__OS_REUSEADDR NETIO__NO_OPTION // another meaning: it lets others take the port
+#else
+#define NETIO__OS_TOS IP_TOS
+#define NETIO__OS_EXCLUSIVE NETIO__NO_OPTION
+#define NETIO__OS_REUSEADDR SO_REUSEADDR
+#endif
+
+// Don't-fragment: path-MTU discovery on Linux, with values of its own.
+#if NETIO__LINUX
+#define NETIO__OS_DONTFRAG IP_MTU_DISCOVER
+#define NETIO__OS_DONTFRAG6 IPV6_MTU_DISCOVER
+#define NETIO__DONTFRAG_ON IP_PMTUDISC_DO
+#define NETIO__DONTFRAG_OFF IP_PMTUDISC_DONT
+#elif NETIO__WINDOWS
+#define NETIO__OS_DONTFRAG 14
+#define NETIO__OS_DONTFRAG6 14
+#elif defined(IP_DONTFRAG) && defined(IPV6_DONTFRAG)
+#define NETIO__OS_DONTFRAG IP_DONTFRAG
+#define NETIO__OS_DONTFRAG6 IPV6_DONTFRAG
+#else
+#define NETIO__OS_DONTFRAG NETIO__NO_OPTION
+#define NETIO__OS_DONTFRAG6 NETIO__NO_OPTION
+#endif
+#ifndef NETIO__DONTFRAG_ON
+#define NETIO__DONTFRAG_ON 1
+#define NETIO__DONTFRAG_OFF 0
+#endif
+
+// One interface only: by name on Linux, by number on macOS and Windows.
+#if NETIO__LINUX
+#define NETIO__OS_DEVICE SO_BINDTODEVICE
+#define NETIO__OS_DEVICE6 SO_BINDTODEVICE
+#elif NETIO__APPLE
+#define NETIO__OS_DEVICE IP_BOUND_IF
+#define NETIO__OS_DEVICE6 IPV6_BOUND_IF
+#else
+#define NETIO__OS_DEVICE NETIO__NO_OPTION
+#define NETIO__OS_DEVICE6 NETIO__NO_OPTION
+#endif
+
+enum { // how the value looks to the OS
+    NETIO__KIND_INT,
+    NETIO__KIND_TIME,     // ms, struct timeval or DWORD
+    NETIO__KIND_LINGER,   // seconds, struct linger
+    NETIO__KIND_DONTFRAG, // 0, 1, other numbers there
+    NETIO__KIND_FASTOPEN, // int, if the system's switch is on
+    NETIO__KIND_TEXT,
+    NETIO__KIND_DEVICE,
+    NETIO__KIND_ERROR, // from here on read only
+    NETIO__KIND_TYPE,
+    NETIO__KIND_FAMILY,
+    NETIO__KIND_READABLE,
+    NETIO__KIND_UNSENT
+};
+
+enum { // for which sockets
+    NETIO__FOR_STREAM = 1,
+    NETIO__FOR_DGRAM = 2,
+    NETIO__FOR_IP = 4,
+    NETIO__FOR_IPV6 = 8,   // others: NETIO_EINVAL
+    NETIO__FOR_UNBOUND = 16,
+    NETIO__FOR_TCP = NETIO__FOR_STREAM | NETIO__FOR_IP,
+    NETIO__FOR_UDP = NETIO__FOR_DGRAM | NETIO__FOR_IP,
+    NETIO__BY_FAMILY = 32, // another level and number on IPv6 sockets
+    NETIO__READ_ONLY = 64,
+    NETIO__UNPROBED = 128 // needs rights or a socket that a probe does not have
+};
+
+typedef struct netio__option_row {
+    int option;
+    const char *name;
+    int kind;
+    unsigned flags;
+    int min, max;
+    int level, os, os6; // os6 at IPPROTO_IPV6
+} netio__option_row;
+
+// clang-format off
+#define NETIO__NO NETIO__NO_OPTION
+static const netio__option_row netio__options[] = {
+    {NETIO_OPT_NODELAY, "NODELAY", NETIO__KIND_INT, NETIO__FOR_TCP, 0, 1, IPPROTO_TCP, TCP_NODELAY, NETIO__NO},
+    {NETIO_OPT_CORK, "CORK", NETIO__KIND_INT, NETIO__FOR_TCP, 0, 1, IPPROTO_TCP, NETIO__OS_CORK, NETIO__NO},
+    {NETIO_OPT_QUICKACK, "QUICKACK", NETIO__KIND_INT, NETIO__FOR_TCP, 0, 1, IPPROTO_TCP, NETIO__OS_QUICKACK, NETIO__NO},
+    {NETIO_OPT_KEEPALIVE, "KEEPALIVE", NETIO__KIND_INT, NETIO__FOR_TCP, 0, 1, SOL_SOCKET, SO_KEEPALIVE, NETIO__NO},
+    {NETIO_OPT_KEEPIDLE, "KEEPIDLE", NETIO__KIND_INT, NETIO__FOR_TCP, 1, 32767, IPPROTO_TCP, NETIO__OS_KEEPIDLE, NETIO__NO},
+    {NETIO_OPT_KEEPINTVL, "KEEPINTVL", NETIO__KIND_INT, NETIO__FOR_TCP, 1, 32767, IPPROTO_TCP, NETIO__OS_KEEPINTVL, NETIO__NO},
+    {NETIO_OPT_KEEPCNT, "KEEPCNT", NETIO__KIND_INT, NETIO__FOR_TCP, 1, 127, IPPROTO_TCP, NETIO__OS_KEEPCNT, NETIO__NO},
+    {NETIO_OPT_USER_TIMEOUT, "USER_TIMEOUT", NETIO__KIND_INT, NETIO__FOR_TCP, 0, INT32_MAX, IPPROTO_TCP, NETIO__OS_USER_TIMEOUT, NETIO__NO},
+    {NETIO_OPT_LINGER, "LINGER", NETIO__KIND_LINGER, NETIO__FOR_TCP, -1, 32767, SOL_SOCKET, SO_LINGER, NETIO__NO},
+    {NETIO_OPT_SNDBUF, "SNDBUF", NETIO__KIND_INT, 0, 1, INT32_MAX, SOL_SOCKET, SO_SNDBUF, NETIO__NO},
+    {NETIO_OPT_RCVBUF, "RCVBUF", NETIO__KIND_INT, 0, 1, INT32_MAX, SOL_SOCKET, SO_RCVBUF, NETIO__NO},
+    {NETIO_OPT_SNDTIMEO, "SNDTIMEO", NETIO__KIND_TIME, 0, 0, INT32_MAX, SOL_SOCKET, SO_SNDTIMEO, NETIO__NO},
+    {NETIO_OPT_RCVTIMEO, "RCVTIMEO", NETIO__KIND_TIME, 0, 0, INT32_MAX, SOL_SOCKET, SO_RCVTIMEO, NETIO__NO},
+    {NETIO_OPT_REUSEADDR, "REUSEADDR", NETIO__KIND_INT, NETIO__FOR_IP | NETIO__FOR_UNBOUND, 0, 1, SOL_SOCKET, NETIO__OS_REUSEADDR, NETIO__NO},
+    {NETIO_OPT_REUSEPORT, "REUSEPORT", NETIO__KIND_INT, NETIO__FOR_IP | NETIO__FOR_UNBOUND, 0, 1, SOL_SOCKET, NETIO__OS_REUSEPORT, NETIO__NO},
+    {NETIO_OPT_EXCLUSIVE, "EXCLUSIVE", NETIO__KIND_INT, NETIO__FOR_IP | NETIO__FOR_UNBOUND, 0, 1, SOL_SOCKET, NETIO__OS_EXCLUSIVE, NETIO__NO},
+    {NETIO_OPT_V6ONLY, "V6ONLY", NETIO__KIND_INT, NETIO__FOR_IPV6 | NETIO__FOR_UNBOUND, 0, 1, IPPROTO_IPV6, IPV6_V6ONLY, NETIO__NO},
+    {NETIO_OPT_FASTOPEN, "FASTOPEN", NETIO__KIND_FASTOPEN, NETIO__FOR_TCP, 0, INT32_MAX, IPPROTO_TCP, NETIO__OS_FASTOPEN, NETIO__NO},
+    {NETIO_OPT_FASTOPEN_CONNECT, "FASTOPEN_CONNECT", NETIO__KIND_INT, NETIO__FOR_TCP, 0, 1, IPPROTO_TCP, NETIO__OS_FASTOPEN_CONNECT, NETIO__NO},
+    {NETIO_OPT_CONGESTION, "CONGESTION", NETIO__KIND_TEXT, NETIO__FOR_TCP, 0, 0, IPPROTO_TCP, NETIO__OS_CONGESTION, NETIO__NO},
+    {NETIO_OPT_DEVICE, "DEVICE", NETIO__KIND_DEVICE, NETIO__FOR_IP, 0, 0, SOL_SOCKET, NETIO__OS_DEVICE, NETIO__OS_DEVICE6},
+    {NETIO_OPT_MARK, "MARK", NETIO__KIND_INT, 0, INT32_MIN, INT32_MAX, SOL_SOCKET, NETIO__OS_MARK, NETIO__NO},
+    {NETIO_OPT_TTL, "TTL", NETIO__KIND_INT, NETIO__BY_FAMILY, 1, 255, IPPROTO_IP, IP_TTL, IPV6_UNICAST_HOPS},
+    {NETIO_OPT_TOS, "TOS", NETIO__KIND_INT, NETIO__BY_FAMILY, 0, 255, IPPROTO_IP, NETIO__OS_TOS, NETIO__OS_TCLASS},
+    {NETIO_OPT_BROADCAST, "BROADCAST", NETIO__KIND_INT, NETIO__FOR_UDP, 0, 1, SOL_SOCKET, SO_BROADCAST, NETIO__NO},
+    {NETIO_OPT_MULTICAST_TTL, "MULTICAST_TTL", NETIO__KIND_INT, NETIO__FOR_DGRAM | NETIO__BY_FAMILY, 0, 255, IPPROTO_IP, IP_MULTICAST_TTL, IPV6_MULTICAST_HOPS},
+    {NETIO_OPT_MULTICAST_LOOP, "MULTICAST_LOOP", NETIO__KIND_INT, NETIO__FOR_DGRAM | NETIO__BY_FAMILY, 0, 1, IPPROTO_IP, IP_MULTICAST_LOOP, IPV6_MULTICAST_LOOP},
+    {NETIO_OPT_DONTFRAG, "DONTFRAG", NETIO__KIND_DONTFRAG, NETIO__BY_FAMILY, 0, 1, IPPROTO_IP, NETIO__OS_DONTFRAG, NETIO__OS_DONTFRAG6},
+    {NETIO_OPT_HDRINCL, "HDRINCL", NETIO__KIND_INT, NETIO__UNPROBED, 0, 1, IPPROTO_IP, NETIO__OS_HDRINCL, NETIO__NO},
+    {NETIO_OPT_BUSY_POLL, "BUSY_POLL", NETIO__KIND_INT, 0, 0, INT32_MAX, SOL_SOCKET, NETIO__OS_BUSY_POLL, NETIO__NO},
+    {NETIO_OPT_NOTSENT_LOWAT, "NOTSENT_LOWAT", NETIO__KIND_INT, NETIO__FOR_TCP, 0, INT32_MAX, IPPROTO_TCP, NETIO__OS_NOTSENT_LOWAT, NETIO__NO},
+    {NETIO_OPT_ERROR, "ERROR", NETIO__KIND_ERROR, NETIO__READ_ONLY, 0, 0, SOL_SOCKET, SO_ERROR, NETIO__NO},
+    {NETIO_OPT_TYPE, "TYPE", NETIO__KIND_TYPE, NETIO__READ_ONLY, 0, 0, SOL_SOCKET, SO_TYPE, NETIO__NO},
+    {NETIO_OPT_FAMILY, "FAMILY", NETIO__KIND_FAMILY, NETIO__READ_ONLY, 0, 0, SOL_SOCKET, 0, NETIO__NO},
+    {NETIO_OPT_LISTENING, "LISTENING", NETIO__KIND_INT, NETIO__READ_ONLY, 0, 1, SOL_SOCKET, NETIO__OS_LISTENING, NETIO__NO},
+    {NETIO_OPT_MTU, "MTU", NETIO__KIND_INT, NETIO__READ_ONLY | NETIO__BY_FAMILY, 0, 0, IPPROTO_IP, NETIO__OS_MTU, NETIO__OS_MTU6},
+    {NETIO_OPT_READABLE, "READABLE", NETIO__KIND_READABLE, NETIO__READ_ONLY, 0, 0, SOL_SOCKET, 0, NETIO__NO},
+    {NETIO_OPT_UNSENT, "UNSENT", NETIO__KIND_UNSENT, NETIO__READ_ONLY | NETIO__FOR_TCP, 0, 0, SOL_SOCKET, 0, NETIO__NO},
+};
+#undef NETIO__NO
+// clang-format on
+
+static const netio__option_row *netio__option_find(int option)
+{
+    for (size_t i = 0; i < sizeof netio__options / sizeof netio__options[0]; i++)
+        if (netio__options[i].option == option) return &netio__options[i];
+    return NULL;
+}
+
+static bool netio__option_is_text(const netio__option_row *row)
+{
+    return row->kind == NETIO__KIND_TEXT || row->kind == NETIO__KIND_DEVICE;
+}
+
+// --- a row meets a socket ----------------------------------------------------------------------
+
+typedef struct netio__option_place {
+    int level, os;
+    bool v6; // an IPv6 socket
+} netio__option_place;
+
+static bool netio__is_bound(netio_socket s)
+{
+    netio_addr a;
+    return netio_local_addr(s, &a) == 0 && netio_addr_port(&a) != 0;
+}
+
+// Whether the option is for such a socket, and where the OS has it then.
+static int netio__option_locate(netio__option_place *out, netio_socket s,
+                                const netio__option_row *row, bool set)
+{
+    int family = 0, type = netio__socket_type(s);
+    if (type < 0) return type;
+    int err = netio__os_family(s, &family);
+    if (err < 0) return err;
+    bool v4 = family == AF_INET, v6 = family == AF_INET6;
+    if ((row->flags & NETIO__FOR_IPV6) && !v6) return v4 ? (int)NETIO_EINVAL : (int)NETIO_ENOTSUP;
+    if ((row->flags & (NETIO__FOR_IP | NETIO__BY_FAMILY)) && !v4 && !v6) return NETIO_ENOTSUP;
+    if ((row->flags & NETIO__FOR_STREAM) && type == SOCK_DGRAM) return NETIO_ENOTSUP;
+    if ((row->flags & NETIO__FOR_DGRAM) && type != SOCK_DGRAM && type != SOCK_RAW)
+        return NETIO_ENOTSUP;
+    if (set && (row->flags & NETIO__FOR_UNBOUND) && netio__is_bound(s)) return NETIO_EINVAL;
+    out->v6 = v6;
+    out->level = v6 && (row->flags & NETIO__BY_FAMILY) ? (int)IPPROTO_IPV6 : row->level;
+    out->os = v6 && (row->flags & NETIO__BY_FAMILY) ? row->os6 : row->os;
+    return out->os == NETIO__NO_OPTION ? (int)NETIO_ENOTSUP : 0;
+}
+
+// OpenBSD takes one byte for the multicast options.
+static int netio__option_set_int(netio_socket s, int level, int os, int value)
+{
+    int err = netio__set_int(s, level, os, value);
+    if (err == NETIO_EINVAL && level == IPPROTO_IP && value >= 0 && value < 256) {
+        unsigned char byte = (unsigned char)value;
+        err = netio__os_setopt(s, level, os, &byte, 1);
+    }
+    return err;
+}
+
+static int netio__option_get_int(netio_socket s, int level, int os, int *value)
+{
+    unsigned char bytes[sizeof(int)] = {0};
+    size_t len = sizeof bytes;
+    int err = netio__os_getopt(s, level, os, bytes, &len);
+    if (err < 0) return err;
+    if (len == 1) *value = bytes[0]; // as Windows has its BOOLs
+    else memcpy(value, bytes, sizeof bytes);
+    return 0;
+}
+
+#if NETIO__WINDOWS
+static int netio__option_set_time(netio_socket s, int level, int os, int ms)
+{
+    return netio__set_int(s, level, os, ms);
+}
+
+static int netio__option_get_time(netio_socket s, int level, int os, int *ms)
+{
+    return netio__option_get_int(s, level, os, ms);
+}
+#else
+static int netio__option_set_time(netio_socket s, int level, int os, int ms)
+{
+    struct timeval tv;
+    tv.tv_sec = ms / 1000;
+    tv.tv_usec = ms % 1000 * 1000;
+    return netio__os_setopt(s, level, os, &tv, sizeof tv);
+}
+
+static int netio__option_get_time(netio_socket s, int level, int os, int *ms)
+{
+    struct timeval tv;
+    size_t len = sizeof tv;
+    int err = netio__os_getopt(s, level, os, &tv, &len);
+    if (err < 0) return err;
+    int64_t v = (int64_t)tv.tv_sec * 1000 + ((int64_t)tv.tv_usec + 999) / 1000;
+    *ms = v > INT32_MAX ? INT32_MAX : (int)v;
+    return 0;
+}
+#endif
+
+#if NETIO__WINDOWS
+typedef u_short netio__linger_s;
+#else
+typedef int netio__linger_s;
+#endif
+
+static int netio__option_set_linger(netio_socket s, int seconds)
+{
+    struct linger l;
+    memset(&l, 0, sizeof l);
+    l.l_onoff = seconds >= 0;
+    l.l_linger = (netio__linger_s)(seconds > 0 ? seconds : 0);
+    return netio__os_setopt(s, SOL_SOCKET, SO_LINGER, &l, sizeof l);
+}
+
+static int netio__option_get_linger(netio_socket s, int *seconds)
+{
+    struct linger l;
+    size_t len = sizeof l;
+    int err = netio__os_getopt(s, SOL_SOCKET, SO_LINGER, &l, &len);
+    if (err == 0) *seconds = l.l_onoff ? (int)l.l_linger : -1;
+    return err;
+}
+
+// Linux takes the number whatever its switch says; bit 2 is for listeners.
+#if NETIO__LINUX
+static int netio__fastopen_allowed(void)
+{
+    char text[16];
+    int code = errno, fd = open("/proc/sys/net/ipv4/tcp_fastopen", O_RDONLY | O_CLOEXEC);
+    ptrdiff_t n = fd < 0 ? 0 : netio__os_read_pipe(fd, text, sizeof text);
+    uint32_t value = 2; // cannot be read: let the kernel decide
+    while (n > 0 && !netio__is_digit(text[n - 1])) n--;
+    if (n > 0) netio__parse_number(&value, text, (size_t)n, UINT32_MAX);
+    if (fd >= 0) netio__os_close(fd);
+    errno = code;
+    return value & 2 ? 0 : NETIO_ENOTSUP;
+}
+#else
+static int netio__fastopen_allowed(void)
+{
+    return 0;
+}
+#endif
+
+// --- numbers -----------------------------------------------------------------------------------
+
+NETIO_API int netio_set_option(netio_socket s, int option, int value)
+{
+    const netio__option_row *row = netio__option_find(option);
+    netio__option_place at;
+    if (!row || netio__option_is_text(row) || (row->flags & NETIO__READ_ONLY)) return NETIO_EINVAL;
+    if (value < row->min || value > row->max) return NETIO_EINVAL;
+    int err = netio__option_locate(&at, s, row, true);
+    if (err < 0) return err;
+    switch (row->kind) {
+    case NETIO__KIND_TIME: return netio__option_set_time(s, at.level, at.os, value);
+    case NETIO__KIND_LINGER: return netio__option_set_linger(s, value);
+    case NETIO__KIND_DONTFRAG: value = value ? NETIO__DONTFRAG_ON : NETIO__DONTFRAG_OFF; break;
+    case NETIO__KIND_FASTOPEN:
+        err = value ? netio__fastopen_allowed() : 0;
+        if (err < 0) return err;
+        break;
+    default: break;
+    }
+    err = netio__option_set_int(s, at.level, at.os, value);
+    // An IPv6 socket may send IPv4 too, which has the option in its own place.
+    if (err == 0 && at.v6 && (row->flags & NETIO__BY_FAMILY) && row->os != NETIO__NO_OPTION) {
+        int code = netio__os_error();
+        netio__option_set_int(s, row->level, row->os, value);
+        netio__os_set_error(code);
+    }
+    return err;
+}
+
+static int netio__type_public(int os_type)
+{
+    return os_type == SOCK_STREAM      ? NETIO_STREAM
+           : os_type == SOCK_DGRAM     ? NETIO_DGRAM
+           : os_type == SOCK_SEQPACKET ? NETIO_SEQPACKET
+                                       : -os_type;
+}
+
+static int netio__family_public(int os_family)
+{
+    return os_family == AF_INET    ? NETIO_IPV4
+           : os_family == AF_INET6 ? NETIO_IPV6
+           : os_family == AF_UNIX  ? NETIO_UNIX
+                                   : -os_family;
+}
+
+static int netio__option_read(netio_socket s, const netio__option_row *row,
+                              const netio__option_place *at, int *v)
+{
+    switch (row->kind) {
+    case NETIO__KIND_TIME: return netio__option_get_time(s, at->level, at->os, v);
+    case NETIO__KIND_LINGER: return netio__option_get_linger(s, v);
+    case NETIO__KIND_FAMILY: return netio__os_family(s, v);
+    case NETIO__KIND_READABLE: return netio__os_readable(s, v);
+    case NETIO__KIND_UNSENT: return netio__os_unsent(s, v);
+    default: return netio__option_get_int(s, at->level, at->os, v);
+    }
+}
+
+NETIO_API int netio_get_option(netio_socket s, int option, int *value)
+{
+    const netio__option_row *row = netio__option_find(option);
+    netio__option_place at;
+    int v = 0;
+    if (!row || !value || netio__option_is_text(row)) return NETIO_EINVAL;
+    int err = netio__option_locate(&at, s, row, false);
+    if (err == 0) err = netio__option_read(s, row, &at, &v);
+    if (err < 0) return err;
+    switch (row->kind) {
+    case NETIO__KIND_DONTFRAG: v = v == NETIO__DONTFRAG_ON; break;
+    case NETIO__KIND_ERROR: v = netio__os_map(v); break;
+    case NETIO__KIND_TYPE: v = netio__type_public(v); break;
+    case NETIO__KIND_FAMILY: v = netio__family_public(v); break;
+    default: break;
+    }
+    // Some systems hand back the flag's own bit for "on".
+    if (row->min == 0 && row->max == 1) v = v != 0;
+    *value = v;
+    return 0;
+}
+
+// --- text --------------------------------------------------------------------------------------
+
+#if NETIO__APPLE
+static int netio__device_set(netio_socket s, const netio__option_row *row, bool v6, const char *name)
+{
+    int index = name[0] ? (int)netio__os_if_index(name) : 0;
+    if (name[0] && index == 0) return NETIO_ENODEV;
+    return v6 ? netio__set_int(s, IPPROTO_IPV6, row->os6, index)
+              : netio__set_int(s, IPPROTO_IP, row->os, index);
+}
+
+static int netio__device_get(netio_socket s, const netio__option_row *row, bool v6, char name[64])
+{
+    int index = 0;
+    int err = v6 ? netio__option_get_int(s, IPPROTO_IPV6, row->os6, &index)
+                 : netio__option_get_int(s, IPPROTO_IP, row->os, &index);
+    name[0] = 0;
+    if (err == 0 && index) netio__os_if_name((uint32_t)index, name);
+    return err;
+}
+#else
+static int netio__device_set(netio_socket s, const netio__option_row *row, bool v6, const char *name)
+{
+    (void)v6;
+    return netio__os_setopt(s, row->level, row->os, name, strlen(name));
+}
+
+static int netio__device_get(netio_socket s, const netio__option_row *row, bool v6, char name[64])
+{
+    size_t len = 63;
+    (void)v6;
+    int err = netio__os_getopt(s, row->level, row->os, name, &len);
+    if (err == 0) name[len] = 0;
+    return err;
+}
+#endif
+
+NETIO_API int netio_set_option_text(netio_socket s, int option, const char *text)
+{
+    const netio__option_row *row = netio__option_find(option);
+    netio__option_place at;
+    if (!row || !text || !netio__option_is_text(row) || strlen(text) > 63) return NETIO_EINVAL;
+    int err = netio__option_locate(&at, s, row, true);
+    if (err < 0) return err;
+    if (row->kind == NETIO__KIND_DEVICE) return netio__device_set(s, row, at.v6, text);
+    return netio__os_setopt(s, at.level, at.os, text, strlen(text));
+}
+
+NETIO_API int netio_get_option_text(netio_socket s, int option, char *buf, size_t cap)
+{
+    const netio__option_row *row = netio__option_find(option);
+    netio__option_place at;
+    char text[64] = {0};
+    size_t len = sizeof text - 1;
+    if (!row || (!buf && cap) || !netio__option_is_text(row)) return NETIO_EINVAL;
+    int err = netio__option_locate(&at, s, row, false);
+    if (err < 0) return err;
+    err = row->kind == NETIO__KIND_DEVICE ? netio__device_get(s, row, at.v6, text)
+                                          : netio__os_getopt(s, at.level, at.os, text, &len);
+    if (err < 0) return err;
+    len = netio__text_z(buf, cap, 0, text);
+    return len < cap ? (int)len : (int)NETIO_ENOSPC;
+}
+
+// --- the rest ----------------------------------------------------------------------------------
+
+NETIO_API int netio_set_option_raw(netio_socket s, int level, int name, const void *value,
+                                   size_t len)
+{
+    if ((!value && len) || len > NETIO__IO_MAX) return NETIO_EINVAL;
+    return netio__os_setopt(s, level, name, value, len);
+}
+
+NETIO_API int netio_get_option_raw(netio_socket s, int level, int name, void *value, size_t *len)
+{
+    if (!value || !len || *len > NETIO__IO_MAX) return NETIO_EINVAL;
+    return netio__os_getopt(s, level, name, value, len);
+}
+
+// Asks the system itself, on a socket of the kind that the option is for.
+static bool netio__option_probe(const netio__option_row *row)
+{
+    int family = row->flags & NETIO__FOR_IPV6 ? AF_INET6 : AF_INET, v = 0;
+    int type = row->flags & NETIO__FOR_DGRAM ? SOCK_DGRAM : SOCK_STREAM;
+    netio_socket s;
+    netio__option_place at;
+    char name[64];
+    if (netio__os_socket(&s, family, type, 0, false) < 0) return false;
+    int err = netio__option_locate(&at, s, row, false);
+    if (err == 0)
+        err = row->kind == NETIO__KIND_DEVICE ? netio__device_get(s, row, at.v6, name)
+              : row->kind == NETIO__KIND_TEXT ? 0
+                                              : netio__option_read(s, row, &at, &v);
+    if (err == 0 && row->kind == NETIO__KIND_FASTOPEN) err = netio__fastopen_allowed();
+    netio__os_close(s);
+    return err != NETIO_ENOTSUP; // unconnected, or without rights: known all the same
+}
+
+NETIO_API bool netio_option_supported(int option)
+{
+    const netio__option_row *row = netio__option_find(option);
+    if (!row || row->os == NETIO__NO_OPTION) return false;
+    return (row->flags & NETIO__UNPROBED) || netio__option_probe(row);
+}
+
+NETIO_API const char *netio_option_name(int option)
+{
+    const netio__option_row *row = netio__option_find(option);
+    return row ? row->name : "";
+}
+
+#if !NETIO__WINDOWS
+static int netio__os_keepalive_pair(netio_socket s, int idle_s, int interval_s)
+{
+    (void)s, (void)idle_s, (void)interval_s;
+    return NETIO_ENOTSUP;
+}
+#endif
+
+NETIO_API int netio_set_keepalive(netio_socket s, int idle_s, int interval_s, int count)
+{
+    if (idle_s < 1 || idle_s > 32767 || interval_s < 1 || interval_s > 32767 || count < 1 ||
+        count > 127)
+        return NETIO_EINVAL;
+    int err = netio_set_option(s, NETIO_OPT_KEEPALIVE, 1);
+    if (err < 0) return err;
+    err = netio_set_option(s, NETIO_OPT_KEEPIDLE, idle_s);
+    if (err == NETIO_ENOTSUP) {
+        err = netio__os_keepalive_pair(s, idle_s, interval_s);
+        return err == 0 && count != 10 ? (int)NETIO_ENOTSUP : err;
+    }
+    if (err == 0) err = netio_set_option(s, NETIO_OPT_KEEPINTVL, interval_s);
+    if (err == 0) err = netio_set_option(s, NETIO_OPT_KEEPCNT, count);
+    return err;
+}
+
+//================================================================================================
+// >>poller.c
+//
+// What all backends share: the table of registrations, found by socket through a hash and by key
+// (slot and generation) when the kernel reports; the rules; the wake. A backend is a section below
+// with one table of functions, and is told of changes of interest only.
+//================================================================================================
+
+#if NETIO__HAS_POLLER
+
+#define NETIO__NO_SLOT UINT32_MAX
+#define NETIO__INTEREST (NETIO_EV_READ | NETIO_EV_WRITE)
+
+typedef struct netio__slot {
+    void *user;
+    netio_socket socket;
+    uint32_t gen;      // part of the key; raised when the slot is freed
+    uint32_t pos;      // the backend's own: place in its array
+    uint16_t identity; // of the open description, where the backend asks for it
+    uint8_t interest;  // NETIO_EV_* that are asked for, with flags
+    uint8_t armed;     // NETIO_EV_READ, _WRITE in the backend's set; 0 after a one-shot report
+} netio__slot;
+
+typedef struct netio__poller_ops {
+    int backend;
+    bool edge, oneshot; // native ones
+    int (*open)(netio_poller *p);
+    void (*close)(netio_poller *p);
+    // Interest of a slot goes from slot->armed (0: not in the set) to `events` (0: out of it), with
+    // the flags of slot->interest. Does not touch the slot but for `pos` and `identity`.
+    int (*change)(netio_poller *p, uint32_t slot, unsigned events);
+    // Whether an armed slot's socket is still the one that was registered.
+    bool (*alive)(netio_poller *p, uint32_t slot);
+    // Once: fills events with netio__poller_report. NETIO_EAGAIN: a signal came.
+    ptrdiff_t (*wait)(netio_poller *p, netio_event *out, size_t cap, int timeout_ms);
+} netio__poller_ops;
+
+struct netio_poller {
+    const netio__poller_ops *ops;
+    netio__slot *slots;
+    uint32_t slot_cap, free_slot, count; // free slots are chained through `pos`
+    uint32_t *hash;                      // slot numbers; NETIO__NO_SLOT: empty
+    uint32_t hash_cap;
+    uint64_t stale;
+    netio_socket wake[2]; // to wait on, to write to; the same with eventfd
+    bool woken, spent;    // found in this wait: a wake, a one-shot report
+    int fd;          // epoll, kqueue
+    uint32_t *watch; // select, poll, WSAPoll: the slots in the set, in any order. epoll: the slots
+                     // that are always ready
+    uint32_t watch_count, watch_cap, turn;
+    void *set; // the backend's own array
+    size_t set_cap;
+    uint32_t leftovers; // epoll: reports for keys that are gone
+};
+
+// --- the table ---------------------------------------------------------------------------------
+
+static uint32_t netio__hash_socket(netio_socket s)
+{
+    uint64_t x = (uint64_t)s * UINT64_C(0x9E3779B97F4A7C15);
+    return (uint32_t)(x >> 32);
+}
+
+// Where a socket stands in the hash, or the empty place where it would.
+static uint32_t netio__hash_place(const netio_poller *p, netio_socket s)
+{
+    uint32_t mask = p->hash_cap - 1, i = netio__hash_socket(s) & mask;
+    while (p->hash[i] != NETIO__NO_SLOT && p->slots[p->hash[i]].socket != s) i = (i + 1) & mask;
+    return i;
+}
+
+static uint32_t netio__slot_find(const netio_poller *p, netio_socket s)
+{
+    return p->hash_cap ? p->hash[netio__hash_place(p, s)] : NETIO__NO_SLOT;
+}
+
+// Removal closes the gap, so that no tombstones collect.
+static void netio__hash_remove(netio_poller *p, netio_socket s)
+{
+    uint32_t mask = p->hash_cap - 1, gap = netio__hash_place(p, s), i = gap;
+    for (;;) {
+        i = (i + 1) & mask;
+        if (p->hash[i] == NETIO__NO_SLOT) break;
+        uint32_t home = netio__hash_socket(p->slots[p->hash[i]].socket) & mask;
+        if (((i - home) & mask) >= ((i - gap) & mask)) {
+            p->hash[gap] = p->hash[i];
+            gap = i;
+        }
+    }
+    p->hash[gap] = NETIO__NO_SLOT;
+}
+
+static int netio__hash_grow(netio_poller *p)
+{
+    uint32_t cap = p->hash_cap ? p->hash_cap * 2 : 16, *old = p->hash;
+    if (p->count + 1 <= p->hash_cap / 4 * 3) return 0;
+    if (cap > UINT32_MAX / 2) return NETIO_ENOMEM;
+    p->hash = (uint32_t *)NETIO_MALLOC(cap * sizeof *p->hash);
+    if (!p->hash) {
+        p->hash = old;
+        return NETIO_ENOMEM;
+    }
+    for (uint32_t i = 0; i < cap; i++) p->hash[i] = NETIO__NO_SLOT;
+    uint32_t old_cap = p->hash_cap;
+    p->hash_cap = cap;
+    for (uint32_t i = 0; i < old_cap; i++)
+        if (old[i] != NETIO__NO_SLOT) p->hash[netio__hash_place(p, p->slots[old[i]].socket)] = old[i];
+    NETIO_FREE(old);
+    return 0;
+}
+
+// A larger array; its old elements stay. A quarter more each time keeps the memory close to what is
+// used and the number of moves small.
+static int netio__array_grow(void **array, size_t *cap, size_t need, size_t size)
+{
+    size_t room = *cap + *cap / 4 + 16;
+    if (need <= *cap) return 0;
+    if (room < need) room = need;
+    if (room > UINT32_MAX - 1 || room > SIZE_MAX / size) return NETIO_ENOMEM;
+    void *bigger = NETIO_REALLOC(*array, room * size);
+    if (!bigger) return NETIO_ENOMEM;
+    *array = bigger;
+    *cap = room;
+    return 0;
+}
+
+static int netio__slots_grow(netio_poller *p)
+{
+    void *slots = p->slots;
+    size_t cap = p->slot_cap;
+    if (p->free_slot != NETIO__NO_SLOT) return 0;
+    int err = netio__array_grow(&slots, &cap, cap + 1, sizeof *p->slots);
+    if (err < 0) return err;
+    p->slots = (netio__slot *)slots;
+    for (uint32_t i = (uint32_t)cap; i-- > p->slot_cap;) {
+        memset(&p->slots[i], 0, sizeof p->slots[i]);
+        p->slots[i].socket = NETIO_INVALID_SOCKET;
+        p->slots[i].gen = 1;
+        p->slots[i].pos = p->free_slot;
+        p->free_slot = i;
+    }
+    p->slot_cap = (uint32_t)cap;
+    return 0;
+}
+
+static uint32_t netio__slot_take(netio_poller *p, netio_socket s)
+{
+    uint32_t slot = p->free_slot;
+    p->free_slot = p->slots[slot].pos;
+    p->slots[slot].socket = s;
+    p->slots[slot].pos = NETIO__NO_SLOT;
+    p->hash[netio__hash_place(p, s)] = slot;
+    p->count++;
+    return slot;
+}
+
+static void netio__slot_free(netio_poller *p, uint32_t slot)
+{
+    netio__slot *r = &p->slots[slot];
+    netio__hash_remove(p, r->socket);
+    r->socket = NETIO_INVALID_SOCKET;
+    r->user = NULL;
+    r->interest = r->armed = 0;
+    r->gen++;
+    r->pos = p->free_slot;
+    p->free_slot = slot;
+    p->count--;
+}
+
+// --- what the backends of the simple kind share: an array of the slots in the set ---------------
+
+static int netio__watch_add(netio_poller *p, uint32_t slot)
+{
+    void *watch = p->watch;
+    size_t cap = p->watch_cap;
+    int err = netio__array_grow(&watch, &cap, (size_t)p->watch_count + 1, sizeof *p->watch);
+    if (err < 0) return err;
+    p->watch = (uint32_t *)watch;
+    p->watch_cap = (uint32_t)cap;
+    p->slots[slot].pos = p->watch_count;
+    p->watch[p->watch_count++] = slot;
+    return 0;
+}
+
+// The last takes the place that becomes free. Returns that place.
+static uint32_t netio__watch_remove(netio_poller *p, uint32_t slot)
+{
+    uint32_t pos = p->slots[slot].pos, last = p->watch[--p->watch_count];
+    NETIO_ASSERT(p->watch[pos] == slot || last == slot);
+    p->watch[pos] = last;
+    p->slots[last].pos = pos;
+    p->slots[slot].pos = NETIO__NO_SLOT;
+    return pos;
+}
+
+// --- reporting ---------------------------------------------------------------------------------
+
+// Out of the backend's set. A one-shot that has spoken may still stand in the kernel's.
+static void netio__disarm(netio_poller *p, uint32_t slot)
+{
+    netio__slot *r = &p->slots[slot];
+    if (r->armed || (r->interest & NETIO_EV_ONESHOT)) p->ops->change(p, slot, 0);
+    r->armed = 0;
+}
+
+// One event into `out`, if anything armed is among `got`. Returns how many were written.
+static size_t netio__poller_report(netio_poller *p, uint32_t slot, unsigned got, netio_event *out)
+{
+    netio__slot *r = &p->slots[slot];
+    unsigned events = got & r->armed;
+    if (!events) return 0;
+    out->user = r->user;
+    out->socket = r->socket;
+    out->events = events | (got & (NETIO_EV_HINT_EOF | NETIO_EV_HINT_ERROR));
+    if (r->interest & NETIO_EV_ONESHOT) p->spent = true;
+    return 1;
+}
+
+static void netio__drop_stale(netio_poller *p, uint32_t slot)
+{
+    netio__disarm(p, slot);
+    netio__slot_free(p, slot);
+    p->stale++;
+}
+
+#if (NETIO__HAS_SELECT && !NETIO__WINDOWS) || NETIO__HAS_POLL || \
+    (NETIO__WINDOWS && (NETIO__HAS_SELECT || NETIO__HAS_WSAPOLL))
+// For backends whose kernel remembers nothing between two calls.
+static bool netio__identity_alive(netio_poller *p, uint32_t slot)
+{
+    uint16_t now;
+    int code = netio__os_error();
+    bool same = netio__os_identity(p->slots[slot].socket, &now) == 0 &&
+                now == p->slots[slot].identity;
+    netio__os_set_error(code);
+    return same;
+}
+
+static void netio__set_close(netio_poller *p)
+{
+    NETIO_FREE(p->set);
+}
+#endif
+
+// --- waking ------------------------------------------------------------------------------------
+
+#if NETIO__HAS_EVENTFD
+static int netio__wake_open(netio_socket wake[2])
+{
+    wake[0] = wake[1] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    return wake[0] < 0 ? netio__os_fail() : 0;
+}
+
+static int netio__wake_write(netio_socket s)
+{
+    uint64_t one = 1;
+    int code = errno, err = 0;
+    while (write(s, &one, sizeof one) < 0 && errno == EINTR) {}
+    errno = code; // EAGAIN: it is awake enough
+    return err;
+}
+
+static void netio__wake_drain(netio_socket s)
+{
+    uint64_t n;
+    ssize_t r = read(s, &n, sizeof n);
+    (void)r; // EAGAIN: somebody else's wake was drained with this one
+}
+#elif NETIO__WINDOWS
+static int netio__wake_open(netio_socket wake[2])
+{
+    return netio__pair(wake, NETIO_DGRAM);
+}
+
+static int netio__wake_write(netio_socket s)
+{
+    int code = WSAGetLastError();
+    send(s, "", 1, 0);
+    WSASetLastError(code);
+    return 0;
+}
+
+static void netio__wake_drain(netio_socket s)
+{
+    char drop[64];
+    while (recv(s, drop, (int)sizeof drop, 0) > 0) {}
+}
+#else
+static int netio__wake_open(netio_socket wake[2])
+{
+    return netio__os_pipe(wake);
+}
+
+static int netio__wake_write(netio_socket s)
+{
+    int code = errno;
+    while (write(s, "", 1) < 0 && errno == EINTR) {}
+    errno = code;
+    return 0;
+}
+
+static void netio__wake_drain(netio_socket s)
+{
+    char drop[64];
+    while (read(s, drop, sizeof drop) == (ssize_t)sizeof drop) {}
+}
+#endif
+
+static void netio__poller_woken(netio_poller *p)
+{
+    netio__wake_drain(p->wake[0]);
+    p->woken = true;
+}
+
+#endif // NETIO__HAS_POLLER
+
+#if NETIO__HAS_POLLER && NETIO__HAS_SELECT && !NETIO__WINDOWS
+//================================================================================================
+// >>select.c                                                             poller: POSIX select(2)
+//
+// Own bit sets, as long as the highest descriptor needs: FD_SET would write outside its 1,024 bits.
+// The sets that are asked for stand first in one block, the copies for the call behind them.
+//================================================================================================
+
+#if NETIO__APPLE || NETIO__NETBSD
+typedef uint32_t netio__fd_word;
+#else
+typedef unsigned long netio__fd_word;
+#endif
+#define NETIO__FD_BITS (sizeof(netio__fd_word) * 8)
+
+enum { NETIO__SET_READ, NETIO__SET_WRITE, NETIO__SET_COUNT };
+
+// Words of one set are p->set_cap; the block has NETIO__SET_COUNT sets, then as many copies.
+static netio__fd_word *netio__select_set(netio_poller *p, int which)
+{
+    return (netio__fd_word *)p->set + (size_t)which * p->set_cap;
+}
+
+static void netio__select_bit(netio_poller *p, int which, netio_socket s, bool on)
+{
+    netio__fd_word *word = netio__select_set(p, which) + (size_t)s / NETIO__FD_BITS;
+    netio__fd_word bit = (netio__fd_word)1 << ((size_t)s % NETIO__FD_BITS);
+    *word = on ? *word | bit : *word & ~bit;
+}
+
+static bool netio__select_got(netio_poller *p, int which, netio_socket s)
+{
+    const netio__fd_word *copy = netio__select_set(p, NETIO__SET_COUNT + which);
+    return copy[(size_t)s / NETIO__FD_BITS] >> ((size_t)s % NETIO__FD_BITS) & 1;
+}
+
+static int netio__select_grow(netio_poller *p, netio_socket s)
+{
+    size_t old = p->set_cap, need = (size_t)s / NETIO__FD_BITS + 1, cap = old;
+    if (need <= old) return 0;
+    while (cap < need) cap += cap / 2 + 16;
+    netio__fd_word *sets =
+        (netio__fd_word *)NETIO_MALLOC(cap * 2 * NETIO__SET_COUNT * sizeof *sets);
+    if (!sets) return NETIO_ENOMEM;
+    memset(sets, 0, cap * 2 * NETIO__SET_COUNT * sizeof *sets);
+    for (size_t i = 0; i < NETIO__SET_COUNT && old; i++)
+        memcpy(sets + i * cap, netio__select_set(p, (int)i), old * sizeof *sets);
+    NETIO_FREE(p->set);
+    p->set = sets;
+    p->set_cap = cap;
+    return 0;
+}
+
+static int netio__select_open(netio_poller *p)
+{
+    int err = netio__select_grow(p, p->wake[0]);
+    if (err == 0) netio__select_bit(p, NETIO__SET_READ, p->wake[0], true);
+    return err;
+}
+
+static int netio__select_change(netio_poller *p, uint32_t slot, unsigned events)
+{
+    netio__slot *r = &p->slots[slot];
+    int err = 0;
+    if (events && !r->armed) {
+        err = netio__os_identity(r->socket, &r->identity);
+        if (err == 0) err = netio__select_grow(p, r->socket);
+        if (err == 0) err = netio__watch_add(p, slot);
+    } else if (!events && r->armed) {
+        netio__watch_remove(p, slot);
+    }
+    if (err < 0) return err;
+    netio__select_bit(p, NETIO__SET_READ, r->socket, (events & NETIO_EV_READ) != 0);
+    netio__select_bit(p, NETIO__SET_WRITE, r->socket, (events & NETIO_EV_WRITE) != 0);
+    return 0;
+}
+
+// After EBADF: somebody closed a socket that is in the set.
+static void netio__select_sweep(netio_poller *p)
+{
+    for (uint32_t i = p->watch_count; i-- > 0;)
+        if (!netio__identity_alive(p, p->watch[i])) netio__drop_stale(p, p->watch[i]);
+}
+
+static ptrdiff_t netio__select_wait(netio_poller *p, netio_event *out, size_t cap, int timeout_ms)
+{
+    struct timeval tv;
+    netio_socket high = p->wake[0];
+    bool dead = false;
+    size_t n = 0;
+    for (uint32_t i = 0; i < p->watch_count; i++)
+        if (p->slots[p->watch[i]].socket > high) high = p->slots[p->watch[i]].socket;
+    size_t words = (size_t)high / NETIO__FD_BITS + 1;
+    for (int i = 0; i < NETIO__SET_COUNT; i++)
+        memcpy(netio__select_set(p, NETIO__SET_COUNT + i), netio__select_set(p, i),
+               words * sizeof(netio__fd_word));
+    tv.tv_sec = timeout_ms / 1000;
+    tv.tv_usec = timeout_ms % 1000 * 1000;
+    int ready = select(high + 1, (fd_set *)(void *)netio__select_set(p, NETIO__SET_COUNT),
+                       (fd_set *)(void *)netio__select_set(p, NETIO__SET_COUNT + 1), NULL,
+                       timeout_ms < 0 ? NULL : &tv);
+    if (ready < 0 && errno == EBADF) {
+        netio__select_sweep(p);
+        return NETIO_EAGAIN;
+    }
+    if (ready < 0) return errno == EINTR ? (ptrdiff_t)NETIO_EAGAIN : netio__os_fail();
+    if (ready && netio__select_got(p, NETIO__SET_READ, p->wake[0])) netio__poller_woken(p);
+    // From another place each time, so that with a small `cap` all get their turn.
+    for (uint32_t i = 0, count = p->watch_count; ready && i < count && n < cap; i++) {
+        uint32_t slot = p->watch[(p->turn + i) % count];
+        netio_socket s = p->slots[slot].socket;
+        unsigned got = 0;
+        if (netio__select_got(p, NETIO__SET_READ, s)) got |= NETIO_EV_READ;
+        if (netio__select_got(p, NETIO__SET_WRITE, s)) got |= NETIO_EV_WRITE;
+        // A stranger may have taken over the number of a socket that was closed without remove.
+        if (got && !netio__identity_alive(p, slot)) dead = true;
+        else n += netio__poller_report(p, slot, got, &out[n]);
+        if (n == cap) p->turn = (p->turn + i + 1) % count;
+    }
+    if (dead) netio__select_sweep(p);
+    return (ptrdiff_t)n;
+}
+
+static const netio__poller_ops netio__select_ops = {
+    NETIO_BACKEND_SELECT,  false,            false,
+    netio__select_open,    netio__set_close, netio__select_change,
+    netio__identity_alive, netio__select_wait,
+};
+#endif // select
+
+#if NETIO__HAS_POLLER && NETIO__HAS_POLL
+//================================================================================================
+// >>poll.c                                                                 poller: POSIX poll(2)
+//
+// The array for the call has the wake at its beginning and then one entry for each slot in
+// p->watch, in the same order.
+//================================================================================================
+
+static struct pollfd *netio__poll_fds(netio_poller *p)
+{
+    return (struct pollfd *)p->set;
+}
+
+static void netio__poll_set(netio_poller *p, size_t at, netio_socket s, unsigned events)
+{
+    struct pollfd *f = netio__poll_fds(p) + at;
+    f->fd = s;
+    f->events = (short)netio__os_poll_events(events);
+    f->revents = 0;
+}
+
+static int netio__poll_open(netio_poller *p)
+{
+    int err = netio__array_grow(&p->set, &p->set_cap, 1, sizeof(struct pollfd));
+    if (err == 0) netio__poll_set(p, 0, p->wake[0], NETIO_EV_READ);
+    return err;
+}
+
+static int netio__poll_change(netio_poller *p, uint32_t slot, unsigned events)
+{
+    netio__slot *r = &p->slots[slot];
+    int err = 0;
+    if (!events && r->armed) {
+        uint32_t gap = netio__watch_remove(p, slot);
+        netio__poll_fds(p)[gap + 1] = netio__poll_fds(p)[p->watch_count + 1];
+        return 0;
+    }
+    if (!r->armed) {
+        err = netio__os_identity(r->socket, &r->identity);
+        if (err == 0)
+            err = netio__array_grow(&p->set, &p->set_cap, (size_t)p->watch_count + 2,
+                                    sizeof(struct pollfd));
+        if (err == 0) err = netio__watch_add(p, slot);
+        if (err < 0) return err;
+    }
+    netio__poll_set(p, (size_t)r->pos + 1, r->socket, events);
+    return 0;
+}
+
+static ptrdiff_t netio__poll_wait(netio_poller *p, netio_event *out, size_t cap, int timeout_ms)
+{
+    struct pollfd *fds = netio__poll_fds(p);
+    uint32_t count = p->watch_count, dead = 0;
+    size_t n = 0;
+    int ready = poll(fds, (nfds_t)count + 1, timeout_ms);
+    if (ready < 0) return errno == EINTR ? (ptrdiff_t)NETIO_EAGAIN : netio__os_fail();
+    if (fds[0].revents) {
+        netio__poller_woken(p);
+        ready--;
+    }
+    // From another place each time, so that with a small `cap` all get their turn.
+    for (uint32_t i = 0; ready > 0 && i < count && n < cap; i++) {
+        uint32_t at = (p->turn + i) % count, slot = p->watch[at];
+        unsigned revents = (unsigned)(unsigned short)fds[at + 1].revents;
+        if (!revents) continue;
+        ready--;
+        // A stranger may have taken over the number of a socket that was closed without remove.
+        if ((revents & POLLNVAL) || !netio__identity_alive(p, slot)) dead++;
+        else n += netio__poller_report(p, slot, netio__os_poll_got(revents, NETIO__INTEREST), &out[n]);
+        if (n == cap) p->turn = (at + 1) % count;
+    }
+    for (uint32_t i = p->watch_count; dead && i-- > 0;) {
+        unsigned revents = (unsigned)(unsigned short)fds[i + 1].revents;
+        if (!revents || (!(revents & POLLNVAL) && netio__identity_alive(p, p->watch[i]))) continue;
+        netio__drop_stale(p, p->watch[i]);
+        dead--;
+    }
+    return (ptrdiff_t)n;
+}
+
+static const netio__poller_ops netio__poll_ops = {
+    NETIO_BACKEND_POLL,    false,            false,
+    netio__poll_open,   netio__set_close, netio__poll_change,
+    netio__identity_alive,  netio__poll_wait,
+};
+#endif // poll
+
+#if NETIO__HAS_POLLER && NETIO__HAS_EPOLL
+//================================================================================================
+// >>epoll.c                                                                poller: Linux epoll(7)
+//
+// The key travels in epoll_data. Out of the set means EPOLL_CTL_DEL: the kernel reports errors and
+// hang-ups even with no events asked for, and would spin. It forgets a descriptor when the last
+// duplicate closes, so DEL treats EBADF and ENOENT as gone already. Where a duplicate lives on, the
+// closed number cannot be taken out any more: its reports carry a dead key, and when such pile up the
+// epoll object is made anew. Regular files are refused (EPERM); they are always ready.
+//================================================================================================
+
+#define NETIO__EPOLL_EVENTS 512
+#define NETIO__EPOLL_LEFTOVERS 16 // dead reports before the object is made anew
+
+// The layout of struct epoll_event is the kernel's. tcc ignores glibc's "packed" and gets it wrong.
+static bool netio__epoll_layout(void)
+{
+    size_t data = offsetof(struct epoll_event, data);
+    return sizeof(struct epoll_event) == data + 8 && data == (NETIO__X86 ? 4 : 8);
+}
+
+static uint64_t netio__epoll_key(const netio_poller *p, uint32_t slot)
+{
+    return (uint64_t)p->slots[slot].gen << 32 | slot;
+}
+
+static int netio__epoll_ctl(netio_poller *p, int op, uint32_t slot, unsigned events)
+{
+    struct epoll_event e;
+    const netio__slot *r = &p->slots[slot];
+    memset(&e, 0, sizeof e);
+    if (events & NETIO_EV_READ) e.events |= (uint32_t)EPOLLIN | (uint32_t)EPOLLRDHUP;
+    if (events & NETIO_EV_WRITE) e.events |= (uint32_t)EPOLLOUT;
+    if (r->interest & NETIO_EV_EDGE) e.events |= (uint32_t)EPOLLET;
+    if (r->interest & NETIO_EV_ONESHOT) e.events |= (uint32_t)EPOLLONESHOT;
+    e.data.u64 = netio__epoll_key(p, slot);
+    return epoll_ctl(p->fd, op, r->socket, &e) < 0 ? netio__os_fail() : 0;
+}
+
+static int netio__epoll_add_wake(netio_poller *p)
+{
+    struct epoll_event e;
+    memset(&e, 0, sizeof e);
+    e.events = (uint32_t)EPOLLIN;
+    e.data.u64 = UINT64_MAX;
+    return epoll_ctl(p->fd, EPOLL_CTL_ADD, p->wake[0], &e) < 0 ? netio__os_fail() : 0;
+}
+
+static void netio__epoll_close(netio_poller *p)
+{
+    if (p->fd >= 0) netio__os_close(p->fd);
+}
+
+static int netio__epoll_open(netio_poller *p)
+{
+    if (!netio__epoll_layout()) return NETIO_ENOTSUP;
+    p->fd = epoll_create1(EPOLL_CLOEXEC);
+    return p->fd < 0 ? netio__os_fail() : netio__epoll_add_wake(p);
+}
+
+static bool netio__epoll_in_kernel(const netio_poller *p, uint32_t slot)
+{
+    return p->slots[slot].pos == NETIO__NO_SLOT; // else it stands in p->watch: always ready
+}
+
+static int netio__epoll_change(netio_poller *p, uint32_t slot, unsigned events)
+{
+    netio__slot *r = &p->slots[slot];
+    int err;
+    if (!netio__epoll_in_kernel(p, slot)) {
+        if (!events) netio__watch_remove(p, slot);
+        return 0;
+    }
+    if (!events) {
+        err = netio__epoll_ctl(p, EPOLL_CTL_DEL, slot, 0);
+        return err == NETIO_EBADF || err == NETIO_ENOENT ? 0 : err;
+    }
+    // A one-shot that has spoken still stands in the kernel's set, mute.
+    bool known = r->armed || (r->interest & NETIO_EV_ONESHOT);
+    err = netio__epoll_ctl(p, known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, slot, events);
+    if (err == NETIO_EEXIST) err = netio__epoll_ctl(p, EPOLL_CTL_MOD, slot, events);
+    if (err == NETIO_ENOENT) err = netio__epoll_ctl(p, EPOLL_CTL_ADD, slot, events);
+    if (err == NETIO_EACCES && errno == EPERM) err = netio__watch_add(p, slot);
+    return err;
+}
+
+static bool netio__epoll_alive(netio_poller *p, uint32_t slot)
+{
+    int code = errno;
+    bool alive = !netio__epoll_in_kernel(p, slot) ||
+                 netio__epoll_ctl(p, EPOLL_CTL_MOD, slot, p->slots[slot].armed) == 0;
+    errno = code;
+    return alive;
+}
+
+// The old object keeps its number, as somebody may have nested it.
+static void netio__epoll_rebuild(netio_poller *p)
+{
+    int code = errno, old = p->fd, fresh = epoll_create1(EPOLL_CLOEXEC);
+    p->leftovers = 0;
+    if (fresh < 0) return; // the next time, perhaps
+    p->fd = fresh;
+    int err = netio__epoll_add_wake(p);
+    for (uint32_t i = 0; i < p->slot_cap && err == 0; i++) {
+        if (!p->slots[i].armed || !netio__epoll_in_kernel(p, i)) continue;
+        err = netio__epoll_ctl(p, EPOLL_CTL_ADD, i, p->slots[i].armed);
+        if (err == NETIO_EBADF) {
+            p->slots[i].armed = 0; // its number is closed: it cannot be taken out, nor need it
+            netio__slot_free(p, i);
+            p->stale++;
+            err = 0;
+        }
+    }
+    p->fd = old;
+    if (err == 0) dup3(fresh, old, O_CLOEXEC);
+    netio__os_close(fresh);
+    errno = code;
+}
+
+static unsigned netio__epoll_got(uint32_t e)
+{
+    unsigned got = 0;
+    if (e & (uint32_t)(EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) got |= NETIO_EV_READ;
+    if (e & (uint32_t)(EPOLLOUT | EPOLLHUP | EPOLLERR)) got |= NETIO_EV_WRITE;
+    if (e & (uint32_t)(EPOLLRDHUP | EPOLLHUP)) got |= NETIO_EV_HINT_EOF;
+    if (e & (uint32_t)EPOLLERR) got |= NETIO_EV_HINT_ERROR;
+    return got;
+}
+
+static ptrdiff_t netio__epoll_wait(netio_poller *p, netio_event *out, size_t cap, int timeout_ms)
+{
+    struct epoll_event list[NETIO__EPOLL_EVENTS];
+    size_t n = 0;
+    if (cap > NETIO__EPOLL_EVENTS) cap = NETIO__EPOLL_EVENTS;
+    int ready = epoll_wait(p->fd, list, (int)cap, p->watch_count ? 0 : timeout_ms);
+    if (ready < 0) return errno == EINTR ? (ptrdiff_t)NETIO_EAGAIN : netio__os_fail();
+    for (int i = 0; i < ready; i++) {
+        uint64_t key = list[i].data.u64;
+        uint32_t slot = (uint32_t)key;
+        if (key == UINT64_MAX) {
+            netio__poller_woken(p);
+        } else if (slot >= p->slot_cap || p->slots[slot].gen != (uint32_t)(key >> 32)) {
+            p->leftovers++;
+            p->stale++;
+        } else {
+            n += netio__poller_report(p, slot, netio__epoll_got(list[i].events), &out[n]);
+        }
+    }
+    if (p->leftovers >= NETIO__EPOLL_LEFTOVERS) netio__epoll_rebuild(p);
+    for (uint32_t i = 0; i < p->watch_count && n < cap; i++)
+        n += netio__poller_report(p, p->watch[i], NETIO__INTEREST, &out[n]);
+    return (ptrdiff_t)n;
+}
+
+static const netio__poller_ops netio__epoll_ops = {
+    NETIO_BACKEND_EPOLL, true,               true,
+    netio__epoll_open,   netio__epoll_close, netio__epoll_change,
+    netio__epoll_alive,  netio__epoll_wait,
+};
+#endif // epoll
+
+#if NETIO__HAS_POLLER && NETIO__HAS_KQUEUE
+//================================================================================================
+// >>kqueue.c                                                     poller: kqueue(2), macOS and BSD
+//
+// READ and WRITE are knotes of their own, merged into one event. A knote goes when its number is
+// closed. One-shot is done here: the kernel's would end one of the two knotes only. EV_EOF with an
+// error is in fflags, and otherwise found by the call that follows.
+//================================================================================================
+
+#define NETIO__KQUEUE_EVENTS 256
+
+// In NetBSD before 10 udata is an intptr_t.
+static void netio__kqueue_set(struct kevent *k, netio_socket s, bool write, unsigned flags)
+{
+    memset(k, 0, sizeof *k);
+    k->ident = (uintptr_t)s;
+    k->filter = write ? EVFILT_WRITE : EVFILT_READ;
+    k->flags = (unsigned short)flags;
+}
+
+// One change. What is to go may be gone already.
+static int netio__kqueue_one(netio_poller *p, netio_socket s, bool write, unsigned flags)
+{
+    struct kevent k;
+    netio__kqueue_set(&k, s, write, flags);
+    while (kevent(p->fd, &k, 1, NULL, 0, NULL) < 0)
+        if (errno != EINTR) return netio__os_fail();
+    return 0;
+}
+
+static int netio__kqueue_open(netio_poller *p)
+{
+    p->fd = kqueue();
+    if (p->fd < 0) return netio__os_fail();
+    int err = netio__os_set_inheritable(p->fd, false);
+    return err < 0 ? err : netio__kqueue_one(p, p->wake[0], false, EV_ADD);
+}
+
+static void netio__kqueue_close(netio_poller *p)
+{
+    if (p->fd >= 0) netio__os_close(p->fd);
+}
+
+static int netio__kqueue_filter(netio_poller *p, const netio__slot *r, bool write, bool was,
+                                bool wanted)
+{
+    unsigned edge = r->interest & NETIO_EV_EDGE ? EV_CLEAR : 0;
+    if (wanted && was && !edge) return 0;
+    if (wanted) return netio__kqueue_one(p, r->socket, write, EV_ADD | edge);
+    if (!was) return 0;
+    int err = netio__kqueue_one(p, r->socket, write, EV_DELETE);
+    return err == NETIO_ENOENT || err == NETIO_EBADF ? 0 : err;
+}
+
+static int netio__kqueue_change(netio_poller *p, uint32_t slot, unsigned events)
+{
+    const netio__slot *r = &p->slots[slot];
+    bool read = (r->armed & NETIO_EV_READ) != 0, write = (r->armed & NETIO_EV_WRITE) != 0;
+    int err = netio__kqueue_filter(p, r, false, read, (events & NETIO_EV_READ) != 0);
+    if (err < 0) return err;
+    err = netio__kqueue_filter(p, r, true, write, (events & NETIO_EV_WRITE) != 0);
+    if (err < 0 && !read && (events & NETIO_EV_READ)) netio__kqueue_one(p, r->socket, false, EV_DELETE);
+    return err;
+}
+
+// EV_ENABLE changes nothing about an enabled knote, and fails if the kernel does not know it.
+static bool netio__kqueue_alive(netio_poller *p, uint32_t slot)
+{
+    const netio__slot *r = &p->slots[slot];
+    int code = errno;
+    bool alive = netio__kqueue_one(p, r->socket, !(r->armed & NETIO_EV_READ), EV_ENABLE) == 0;
+    errno = code;
+    return alive;
+}
+
+static ptrdiff_t netio__kqueue_wait(netio_poller *p, netio_event *out, size_t cap, int timeout_ms)
+{
+    struct kevent list[NETIO__KQUEUE_EVENTS];
+    struct timespec ts;
+    size_t n = 0;
+    if (cap > NETIO__KQUEUE_EVENTS) cap = NETIO__KQUEUE_EVENTS;
+    ts.tv_sec = timeout_ms / 1000;
+    ts.tv_nsec = (long)(timeout_ms % 1000) * 1000000;
+    int ready = kevent(p->fd, NULL, 0, list, (int)cap, timeout_ms < 0 ? NULL : &ts);
+    if (ready < 0) return errno == EINTR ? (ptrdiff_t)NETIO_EAGAIN : netio__os_fail();
+    for (int i = 0; i < ready; i++) {
+        netio_socket s = (netio_socket)list[i].ident;
+        unsigned got = list[i].filter == EVFILT_WRITE ? NETIO_EV_WRITE : NETIO_EV_READ;
+        if (s == p->wake[0]) {
+            netio__poller_woken(p);
+            continue;
+        }
+        uint32_t slot = netio__slot_find(p, s);
+        if (slot == NETIO__NO_SLOT || (list[i].flags & EV_ERROR)) continue;
+        if (list[i].flags & EV_EOF) got |= NETIO_EV_HINT_EOF;
+        if ((list[i].flags & EV_EOF) && list[i].fflags) got |= NETIO_EV_HINT_ERROR;
+        uint32_t at = p->slots[slot].pos; // where this batch has it already
+        if (at < n && out[at].socket == s) {
+            out[at].events |= got & (p->slots[slot].armed | ~(unsigned)NETIO__INTEREST);
+        } else if (netio__poller_report(p, slot, got, &out[n])) {
+            p->slots[slot].pos = (uint32_t)n++;
+        }
+    }
+    return (ptrdiff_t)n;
+}
+
+static const netio__poller_ops netio__kqueue_ops = {
+    NETIO_BACKEND_KQUEUE, true,                false,
+    netio__kqueue_open,   netio__kqueue_close, netio__kqueue_change,
+    netio__kqueue_alive,  netio__kqueue_wait,
+};
+#endif // kqueue
+
+#if NETIO__HAS_POLLER && NETIO__WINDOWS && (NETIO__HAS_SELECT || NETIO__HAS_WSAPOLL)
+// After WSAENOTSOCK: somebody closed a socket that is in the set.
+static void netio__winsock_sweep(netio_poller *p)
+{
+    for (uint32_t i = p->watch_count; i-- > 0;)
+        if (!netio__identity_alive(p, p->watch[i])) netio__drop_stale(p, p->watch[i]);
+}
+
+#endif
+
+#if NETIO__HAS_POLLER && NETIO__HAS_SELECT && NETIO__WINDOWS
+//================================================================================================
+// >>winselect.c                                                        poller: Winsock's select
+//
+// An fd_set is a counted array there, of any length: three of them in one block, filled before each
+// call. Writers stand in the third set too, where a failed connect shows.
+//================================================================================================
+
+typedef struct netio__winset {
+    u_int count;
+    SOCKET sockets[1]; // more, in fact
+} netio__winset;
+
+enum { NETIO__WIN_READ, NETIO__WIN_WRITE, NETIO__WIN_EXCEPT, NETIO__WIN_SETS };
+
+// Bytes of a set of `cap` sockets.
+static size_t netio__winset_size(size_t cap)
+{
+    return offsetof(netio__winset, sockets) + cap * sizeof(SOCKET);
+}
+
+static netio__winset *netio__winset_at(netio_poller *p, int which)
+{
+    return (netio__winset *)(void *)((char *)p->set + (size_t)which * netio__winset_size(p->set_cap));
+}
+
+static void netio__winset_add(netio_poller *p, int which, SOCKET s)
+{
+    netio__winset *set = netio__winset_at(p, which);
+    set->sockets[set->count++] = s;
+}
+
+// Behind the sets: for each slot in p->watch the place in `out` where a wait has put its event.
+static uint32_t *netio__winset_batch(netio_poller *p)
+{
+    return (uint32_t *)(void *)netio__winset_at(p, NETIO__WIN_SETS);
+}
+
+static int netio__winselect_grow(netio_poller *p, size_t need)
+{
+    size_t cap = p->set_cap + p->set_cap / 4 + 16;
+    if (need <= p->set_cap) return 0;
+    if (cap < need) cap = need;
+    void *bigger = NETIO_REALLOC(p->set, NETIO__WIN_SETS * netio__winset_size(cap) + cap * sizeof(uint32_t));
+    if (!bigger) return NETIO_ENOMEM;
+    p->set = bigger;
+    p->set_cap = cap;
+    return 0;
+}
+
+static int netio__winselect_open(netio_poller *p)
+{
+    return netio__winselect_grow(p, 1);
+}
+
+static int netio__winselect_change(netio_poller *p, uint32_t slot, unsigned events)
+{
+    netio__slot *r = &p->slots[slot];
+    if (!events && r->armed) netio__watch_remove(p, slot);
+    if (!events || r->armed) return 0;
+    int err = netio__os_identity(r->socket, &r->identity);
+    if (err == 0) err = netio__winselect_grow(p, (size_t)p->watch_count + 2);
+    return err < 0 ? err : netio__watch_add(p, slot);
+}
+
+static void netio__winselect_fill(netio_poller *p)
+{
+    for (int i = 0; i < NETIO__WIN_SETS; i++) netio__winset_at(p, i)->count = 0;
+    netio__winset_add(p, NETIO__WIN_READ, p->wake[0]);
+    memset(netio__winset_batch(p), 0xFF, p->watch_count * sizeof(uint32_t));
+    for (uint32_t i = 0; i < p->watch_count; i++) {
+        const netio__slot *r = &p->slots[p->watch[(p->turn + i) % p->watch_count]];
+        if (r->armed & NETIO_EV_READ) netio__winset_add(p, NETIO__WIN_READ, r->socket);
+        if (r->armed & NETIO_EV_WRITE) netio__winset_add(p, NETIO__WIN_WRITE, r->socket);
+        netio__winset_add(p, NETIO__WIN_EXCEPT, r->socket);
+    }
+    p->turn++; // another first one each time, so that with a small `cap` all get their turn
+}
+
+// What came back in one set, merged into `out`.
+static size_t netio__winselect_collect(netio_poller *p, int which, unsigned got, netio_event *out,
+                                       size_t cap, size_t n)
+{
+    const netio__winset *set = netio__winset_at(p, which);
+    for (u_int i = 0; i < set->count; i++) {
+        if (set->sockets[i] == p->wake[0]) {
+            netio__poller_woken(p);
+            continue;
+        }
+        uint32_t slot = netio__slot_find(p, set->sockets[i]);
+        if (slot == NETIO__NO_SLOT) continue;
+        const netio__slot *r = &p->slots[slot];
+        uint32_t *at = &netio__winset_batch(p)[r->pos];
+        if (*at < n && out[*at].socket == r->socket)
+            out[*at].events |= got & (r->armed | ~(unsigned)NETIO__INTEREST);
+        else if (n < cap && netio__poller_report(p, slot, got, &out[n]))
+            *at = (uint32_t)n++;
+    }
+    return n;
+}
+
+static ptrdiff_t netio__winselect_wait(netio_poller *p, netio_event *out, size_t cap, int timeout_ms)
+{
+    struct timeval tv;
+    size_t n = 0;
+    netio__winselect_fill(p);
+    netio__os_timeval(&tv, timeout_ms);
+    int ready = select(0, (fd_set *)(void *)netio__winset_at(p, NETIO__WIN_READ),
+                       (fd_set *)(void *)netio__winset_at(p, NETIO__WIN_WRITE),
+                       (fd_set *)(void *)netio__winset_at(p, NETIO__WIN_EXCEPT),
+                       timeout_ms < 0 ? NULL : &tv);
+    if (ready < 0 && WSAGetLastError() == WSAENOTSOCK) {
+        netio__winsock_sweep(p);
+        return NETIO_EAGAIN;
+    }
+    if (ready < 0) return WSAGetLastError() == WSAEINTR ? (ptrdiff_t)NETIO_EAGAIN : netio__os_fail();
+    if (ready == 0) return 0;
+    n = netio__winselect_collect(p, NETIO__WIN_READ, NETIO_EV_READ, out, cap, n);
+    n = netio__winselect_collect(p, NETIO__WIN_WRITE, NETIO_EV_WRITE, out, cap, n);
+    n = netio__winselect_collect(p, NETIO__WIN_EXCEPT, NETIO__INTEREST | NETIO_EV_HINT_ERROR, out, cap, n);
+    return (ptrdiff_t)n;
+}
+
+static const netio__poller_ops netio__select_ops = {
+    NETIO_BACKEND_SELECT, false, false,
+    netio__winselect_open, netio__set_close, netio__winselect_change,
+    netio__identity_alive,  netio__winselect_wait,
+};
+#endif // select on Windows
+
+#if NETIO__HAS_POLLER && NETIO__HAS_WSAPOLL
+//================================================================================================
+// >>wsapoll.c                                                           poller: Winsock's WSAPoll
+//
+// Like >>poll, with two differences. Before Windows 10 version 2004 a failed connect is not
+// reported, so while somebody waits to write the call is cut into slices, between which the third
+// set of select is asked. And POLLPRI or a closed socket fails the whole call.
+//================================================================================================
+
+#define NETIO__WSAPOLL_SLICE_MS 250
+
+static WSAPOLLFD *netio__wsapoll_fds(netio_poller *p)
+{
+    return (WSAPOLLFD *)p->set;
+}
+
+static void netio__wsapoll_set(netio_poller *p, size_t at, netio_socket s, unsigned events)
+{
+    WSAPOLLFD *f = netio__wsapoll_fds(p) + at;
+    f->fd = s;
+    f->events = 0;
+    if (events & NETIO_EV_READ) f->events |= POLLRDNORM;
+    if (events & NETIO_EV_WRITE) f->events |= POLLWRNORM;
+    f->revents = 0;
+}
+
+static int netio__wsapoll_open(netio_poller *p)
+{
+    int err = netio__array_grow(&p->set, &p->set_cap, 1, sizeof(WSAPOLLFD));
+    if (err == 0) netio__wsapoll_set(p, 0, p->wake[0], NETIO_EV_READ);
+    return err;
+}
+
+// p->leftovers counts the slots that wait to write.
+static int netio__wsapoll_change(netio_poller *p, uint32_t slot, unsigned events)
+{
+    netio__slot *r = &p->slots[slot];
+    int err = 0;
+    if (events && !r->armed) {
+        err = netio__os_identity(r->socket, &r->identity);
+        if (err == 0)
+            err = netio__array_grow(&p->set, &p->set_cap, (size_t)p->watch_count + 2,
+                                    sizeof(WSAPOLLFD));
+        if (err == 0) err = netio__watch_add(p, slot);
+        if (err < 0) return err;
+    }
+    if (r->armed & NETIO_EV_WRITE) p->leftovers--;
+    if (events & NETIO_EV_WRITE) p->leftovers++;
+    if (events) {
+        netio__wsapoll_set(p, (size_t)r->pos + 1, r->socket, events);
+    } else if (r->armed) {
+        uint32_t gap = netio__watch_remove(p, slot);
+        netio__wsapoll_fds(p)[gap + 1] = netio__wsapoll_fds(p)[p->watch_count + 1];
+    }
+    return 0;
+}
+
+static unsigned netio__wsapoll_got(unsigned revents)
+{
+    unsigned got = 0;
+    if (revents & (POLLRDNORM | POLLHUP | POLLERR)) got |= NETIO_EV_READ;
+    if (revents & (POLLWRNORM | POLLHUP | POLLERR)) got |= NETIO_EV_WRITE;
+    if (revents & POLLHUP) got |= NETIO_EV_HINT_EOF;
+    if (revents & POLLERR) got |= NETIO_EV_HINT_ERROR;
+    return got;
+}
+
+// What select says of every socket in the set, into the array. Returns how many are ready.
+static int netio__wsapoll_ask_select(netio_poller *p)
+{
+    WSAPOLLFD *fds = netio__wsapoll_fds(p) + 1;
+    int found = 0;
+    for (uint32_t first = 0; first < p->watch_count; first += NETIO__WAITERS) {
+        netio__os_waiter w[NETIO__WAITERS];
+        uint32_t n = p->watch_count - first;
+        if (n > NETIO__WAITERS) n = NETIO__WAITERS;
+        for (uint32_t i = 0; i < n; i++) {
+            w[i].socket = fds[first + i].fd;
+            w[i].events = p->slots[p->watch[first + i]].armed;
+        }
+        if (netio__os_wait(w, n, 0) <= 0) continue;
+        for (uint32_t i = 0; i < n; i++) {
+            if (!w[i].got) continue;
+            if (w[i].got & NETIO_EV_READ) fds[first + i].revents |= POLLRDNORM;
+            if (w[i].got & NETIO_EV_WRITE) fds[first + i].revents |= POLLWRNORM;
+            if (w[i].got & NETIO_EV_HINT_ERROR) fds[first + i].revents |= POLLERR;
+            found++;
+        }
+    }
+    return found;
+}
+
+static int netio__wsapoll_call(netio_poller *p, int timeout_ms)
+{
+    for (;;) {
+        int slice = timeout_ms;
+        if (p->leftovers && (slice < 0 || slice > NETIO__WSAPOLL_SLICE_MS))
+            slice = NETIO__WSAPOLL_SLICE_MS;
+        int ready = WSAPoll(netio__wsapoll_fds(p), p->watch_count + 1, slice);
+        if (ready == 0 && p->leftovers) ready = netio__wsapoll_ask_select(p);
+        if (ready != 0 || slice == timeout_ms) return ready;
+        if (timeout_ms > 0) timeout_ms -= slice;
+    }
+}
+
+static size_t netio__wsapoll_collect(netio_poller *p, netio_event *out, size_t cap, bool *dead)
+{
+    const WSAPOLLFD *fds = netio__wsapoll_fds(p) + 1;
+    uint32_t count = p->watch_count;
+    size_t n = 0;
+    for (uint32_t i = 0; i < count && n < cap; i++) {
+        uint32_t at = (p->turn + i) % count;
+        unsigned revents = (unsigned)(unsigned short)fds[at].revents;
+        if (revents & POLLNVAL) *dead = true;
+        else n += netio__poller_report(p, p->watch[at], netio__wsapoll_got(revents), &out[n]);
+        if (n == cap) p->turn = (at + 1) % count;
+    }
+    return n;
+}
+
+static ptrdiff_t netio__wsapoll_wait(netio_poller *p, netio_event *out, size_t cap, int timeout_ms)
+{
+    bool dead = false;
+    int ready = netio__wsapoll_call(p, timeout_ms);
+    if (ready < 0 && WSAGetLastError() == WSAENOTSOCK) {
+        netio__winsock_sweep(p);
+        return NETIO_EAGAIN;
+    }
+    if (ready < 0) return netio__os_fail();
+    if (ready == 0) return 0;
+    if (netio__wsapoll_fds(p)[0].revents) netio__poller_woken(p);
+    size_t n = netio__wsapoll_collect(p, out, cap, &dead);
+    // Wine counts a reset socket as ready without saying how.
+    if (n == 0 && !dead && !p->woken && netio__wsapoll_ask_select(p) > 0)
+        n = netio__wsapoll_collect(p, out, cap, &dead);
+    if (dead) netio__winsock_sweep(p);
+    return (ptrdiff_t)n;
+}
+
+static const netio__poller_ops netio__wsapoll_ops = {
+    NETIO_BACKEND_WSAPOLL, false, false,
+    netio__wsapoll_open,   netio__set_close, netio__wsapoll_change,
+    netio__identity_alive,  netio__wsapoll_wait,
+};
+#endif // WSAPoll
+
+#if NETIO__HAS_POLLER
+//================================================================================================
+// The pollers' public calls
+//================================================================================================
+
+// In the order in which AUTO tries them.
+static const netio__poller_ops *const netio__backends[] = {
+#if NETIO__HAS_EPOLL
+    &netio__epoll_ops,
+#endif
+#if NETIO__HAS_KQUEUE
+    &netio__kqueue_ops,
+#endif
+#if NETIO__HAS_WSAPOLL
+    &netio__wsapoll_ops,
+#endif
+#if NETIO__HAS_POLL
+    &netio__poll_ops,
+#endif
+#if NETIO__HAS_SELECT
+    &netio__select_ops,
+#endif
+    NULL,
+};
+
+static const char *const netio__backend_names[] = {"auto",  "select", "poll", "wsapoll",
+                                                   "epoll", "kqueue", "afd",  "iouring"};
+
+NETIO_API const char *netio_backend_name(int backend)
+{
+    return backend < NETIO_BACKEND_AUTO || backend > NETIO_BACKEND_IOURING
+               ? ""
+               : netio__backend_names[backend];
+}
+
+NETIO_API bool netio_backend_available(int backend)
+{
+    netio_poller *p;
+    if (netio_poller_open(&p, backend) < 0) return false;
+    netio_poller_close(p);
+    return true;
+}
+
+static int netio__poller_try(netio_poller **out, const netio__poller_ops *ops)
+{
+    netio_poller *p;
+    int err = netio__os_start();
+    if (err < 0) return err;
+    p = (netio_poller *)NETIO_MALLOC(sizeof *p);
+    if (!p) return NETIO_ENOMEM;
+    memset(p, 0, sizeof *p);
+    p->ops = ops;
+    p->free_slot = NETIO__NO_SLOT;
+    p->fd = -1;
+    err = netio__wake_open(p->wake);
+    if (err < 0) {
+        NETIO_FREE(p);
+        return err;
+    }
+    err = ops->open(p);
+    if (err < 0) netio_poller_close(p);
+    else *out = p;
+    return err;
+}
+
+NETIO_API int netio_poller_open(netio_poller **out, int backend)
+{
+    int err = NETIO_ENOTSUP;
+    if (!out) return NETIO_EINVAL;
+    for (size_t i = 0; netio__backends[i] && err == NETIO_ENOTSUP; i++)
+        if (backend == NETIO_BACKEND_AUTO || netio__backends[i]->backend == backend)
+            err = netio__poller_try(out, netio__backends[i]);
+    return err;
+}
+
+NETIO_API void netio_poller_close(netio_poller *p)
+{
+    if (!p) return;
+    p->ops->close(p);
+    netio__os_close(p->wake[0]);
+    if (p->wake[1] != p->wake[0]) netio__os_close(p->wake[1]);
+    NETIO_FREE(p->watch);
+    NETIO_FREE(p->hash);
+    NETIO_FREE(p->slots);
+    NETIO_FREE(p);
+}
+
+static int netio__check_events(const netio_poller *p, unsigned events)
+{
+    unsigned known = NETIO__INTEREST | NETIO_EV_EDGE | NETIO_EV_ONESHOT;
+    if (events & ~known) return NETIO_EINVAL;
+    return (events & NETIO_EV_EDGE) && !p->ops->edge ? (int)NETIO_ENOTSUP : 0;
+}
+
+// Brings a slot to a new interest; on failure it stays as it was.
+static int netio__slot_change(netio_poller *p, uint32_t slot, unsigned events, void *user)
+{
+    netio__slot *r = &p->slots[slot];
+    uint8_t before = r->interest;
+    unsigned wanted = events & NETIO__INTEREST;
+    // Edge and one-shot begin anew even if nothing else changes.
+    bool same = before == events && r->armed == wanted &&
+                !(events & (NETIO_EV_EDGE | NETIO_EV_ONESHOT));
+    int err = 0;
+    if ((before ^ events) & NETIO_EV_EDGE) netio__disarm(p, slot); // a knote keeps its kind
+    r->interest = (uint8_t)events;
+    if (!same && (wanted || r->armed)) err = p->ops->change(p, slot, wanted);
+    if (err < 0) {
+        r->interest = before;
+        return err;
+    }
+    r->armed = (uint8_t)wanted;
+    r->user = user;
+    return 0;
+}
+
+NETIO_API int netio_poller_add(netio_poller *p, netio_socket s, unsigned events, void *user)
+{
+    uint16_t unused;
+    int err = netio__check_events(p, events);
+    if (err == 0 && s == NETIO_INVALID_SOCKET) err = NETIO_EBADF;
+    // With an interest the backend finds out whether there is such a socket.
+    if (err == 0 && !(events & NETIO__INTEREST)) err = netio__os_identity(s, &unused);
+    if (err < 0) return err;
+    uint32_t slot = netio__slot_find(p, s);
+    if (slot != NETIO__NO_SLOT) {
+        if (p->slots[slot].armed && p->ops->alive(p, slot)) return NETIO_EEXIST;
+        // No interest, or a socket that was closed without remove: this one takes its place.
+        if (p->slots[slot].armed) {
+            netio__drop_stale(p, slot);
+            slot = NETIO__NO_SLOT;
+        }
+    }
+    bool fresh = slot == NETIO__NO_SLOT;
+    if (fresh) {
+        err = netio__hash_grow(p);
+        if (err == 0) err = netio__slots_grow(p);
+        if (err < 0) return err;
+        slot = netio__slot_take(p, s);
+    }
+    err = netio__slot_change(p, slot, events, user);
+    if (err < 0 && fresh) netio__slot_free(p, slot);
+    return err;
+}
+
+NETIO_API int netio_poller_modify(netio_poller *p, netio_socket s, unsigned events, void *user)
+{
+    int err = netio__check_events(p, events);
+    if (err < 0) return err;
+    uint32_t slot = netio__slot_find(p, s);
+    return slot == NETIO__NO_SLOT ? (int)NETIO_ENOENT : netio__slot_change(p, slot, events, user);
+}
+
+NETIO_API int netio_poller_remove(netio_poller *p, netio_socket s)
+{
+    uint32_t slot = netio__slot_find(p, s);
+    if (slot == NETIO__NO_SLOT) return NETIO_ENOENT;
+    netio__disarm(p, slot);
+    netio__slot_free(p, slot);
+    return 0;
+}
+
+NETIO_API int netio_poller_drop(netio_poller *p, netio_socket *s)
+{
+    if (!s) return NETIO_EBADF;
+    if (*s != NETIO_INVALID_SOCKET) netio_poller_remove(p, *s);
+    return netio_close(s);
+}
+
+// One-shot registrations that have spoken are disarmed, by the kernel where it knows them.
+static void netio__poller_spent(netio_poller *p, const netio_event *events, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        uint32_t slot = netio__slot_find(p, events[i].socket);
+        if (slot == NETIO__NO_SLOT || !(p->slots[slot].interest & NETIO_EV_ONESHOT)) continue;
+        if (p->ops->oneshot) p->slots[slot].armed = 0;
+        else netio__disarm(p, slot);
+    }
+    p->spent = false;
+}
+
+NETIO_API ptrdiff_t netio_poller_wait(netio_poller *p, netio_event *events, size_t cap,
+                                      int timeout_ms)
+{
+    netio__patience patience = netio__patient(timeout_ms);
+    if (!events || cap == 0) return NETIO_EINVAL;
+    if (cap > 512) cap = 512;
+    for (;;) {
+        int left = netio__patience_left(&patience);
+        ptrdiff_t n = p->ops->wait(p, events, cap, left);
+        bool woken = p->woken;
+        p->woken = false;
+        if (n > 0 && p->spent) netio__poller_spent(p, events, (size_t)n);
+        if (n > 0) return n;
+        if (n < 0 && n != NETIO_EAGAIN) return n;
+        if (woken || (left == 0 && n == 0) || timeout_ms == 0) return 0;
+    }
+}
+
+NETIO_API int netio_poller_wake(netio_poller *p)
+{
+    return netio__wake_write(p->wake[1]);
+}
+
+NETIO_API int netio_poller_backend(const netio_poller *p)
+{
+    return p->ops->backend;
+}
+
+NETIO_API netio_socket netio_poller_fd(const netio_poller *p)
+{
+    return p->fd < 0 ? NETIO_INVALID_SOCKET : (netio_socket)p->fd;
+}
+
+NETIO_API size_t netio_poller_count(const netio_poller *p)
+{
+    return p->count;
+}
+
+NETIO_API uint64_t netio_poller_stale(const netio_poller *p)
+{
+    return p->stale;
+}
+#endif // NETIO__HAS_POLLER
+
+#ifdef __cplusplus
+}
+#endif
+#ifdef _MSC_VER
+#pragma warning(pop)
+#endif
+#endif // NETIO_IMPLEMENTATION
+
+// Choose one: MIT licence, or public domain (unlicense.org). Both stand in the file LICENSE.
