@@ -42,10 +42,9 @@ ERRORS  Calls return int or ptrdiff_t: negative is a NETIO_E*, named after the e
 `< 0`. Outputs are written on success only, but for `done` counts. Nothing prints, aborts, or needs
 errno; netio_os_error() has the OS's own number.
 
-WAITING  timeout_ms is 0: don't wait (NETIO_EAGAIN if it would), -1 or any negative number: no limit,
-else milliseconds on the monotonic clock (NETIO_ETIMEDOUT when they are over; the socket stays
-usable). Signals and partial progress never extend it. For one deadline over several calls see
-netio_deadline. Only timeout_ms decides: the OS's blocking mode of a socket does not matter to sends
+WAITING  timeout_ms is 0: don't wait (NETIO_EAGAIN if it would), negative: no limit, else
+milliseconds on the monotonic clock (NETIO_ETIMEDOUT when they are over; the socket stays usable).
+Signals and partial progress never extend it. For one deadline over several calls see netio_deadline. Only timeout_ms decides: the OS's blocking mode of a socket does not matter to sends
 and receives.
 
 THREADS  Different sockets: any threads. One socket: one thread may receive while one sends; two
@@ -82,9 +81,6 @@ SWITCHES  define before including, the same in every file
 
 #if defined(NETIO_IMPLEMENTATION) && !defined(_WIN32)
 // The C library fixes what it shows at the first system header, so this comes before any of them.
-#if defined(_FEATURES_H) && !defined(_GNU_SOURCE)
-#define NETIO__LATE 1 // >>platform.c says what that costs, and stops where it costs too much
-#endif
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE // Linux: accept4, pipe2, struct mmsghdr
 #endif
@@ -280,7 +276,7 @@ NETIO_API int netio_deadline_left(int64_t deadline);
 //
 // One text form everywhere: "192.0.2.1:80", "[2001:db8::1]:443", "[fe80::1%eth0]:9", ":8080" and
 // "*:8080" (any interface, dual-stack), "unix:/run/app.sock", "unix:@abstract". Parsing is strict,
-// formatting is RFC 5952 and gives back what was parsed, in canonical form (":8080" as "[::]:8080").
+// formatting is RFC 5952 and gives back what was parsed, in canonical form (":8080": "[::]:8080").
 // No heap, no names; any thread.
 //================================================================================================
 
@@ -367,7 +363,7 @@ NETIO_API int netio_port_class(uint16_t port);
 // >>resolve                                                                     names to addresses
 //
 // Literals never reach the system's resolver, so they work with the network down. With a bounded
-// time the lookup runs on a thread of its own, so that the call returns on time even if the resolver
+// time the lookup runs on a thread of its own, and the call returns on time even if the resolver
 // does not: the thread stays behind, touches only memory of its own and frees it. At most 64 such
 // threads exist in a process; beyond: NETIO_EBUSY.
 //================================================================================================
@@ -391,8 +387,8 @@ typedef struct netio_resolve_opts {
 //
 // Returns  how many were written (at most `cap`); NETIO_EAI_NONAME, NETIO_EAI_AGAIN,
 //          NETIO_ETIMEDOUT, NETIO_EINVAL (no host and port, or a host like "1.2.3" that is neither
-//          a literal nor a name), NETIO_ENOENT (no such service), NETIO_EAGAIN (timeout_ms 0 and not
-//          a literal), NETIO_EBUSY, NETIO_ENOMEM; NETIO_ENOTSUP (bounded, NETIO_NO_THREADS).
+//          a literal nor a name), NETIO_ENOENT (no such service), NETIO_EAGAIN (timeout_ms 0 and
+//          not a literal), NETIO_EBUSY, NETIO_ENOMEM; NETIO_ENOTSUP (bounded, NETIO_NO_THREADS).
 // Thread   any.
 NETIO_API ptrdiff_t netio_resolve(const char *host_port, netio_addr *out, size_t cap,
                                   const netio_resolve_opts *opts, int timeout_ms);
@@ -449,12 +445,12 @@ typedef struct netio_socket_opts {
     const char *local;           // connect: "addr:port" to come from; NULL: the OS chooses
     const char *const *fallback; // connect: more "host:port" to try; NULL: none
     size_t fallback_count;
-    int stagger_ms;              // connect: head start of each address (RFC 8305); 0: 250
+    int stagger_ms; // connect: head start of each address (RFC 8305); 0: 250
     netio_resolve_opts resolve;
     const netio_setting *settings; // further options, in order; NULL: none
     size_t setting_count;
-    netio_error *errors;           // connect: on failure [0] the verdict, then one per attempt
-    size_t error_cap;              // of `errors`; those not needed are zeroed
+    netio_error *errors; // connect: on failure [0] the verdict, then one per attempt
+    size_t error_cap;    // of `errors`; those not needed are zeroed
 } netio_socket_opts;
 
 // Listen on a stream (or NETIO_SEQPACKET) address. A name is not resolved. ":port" is dual-stack;
@@ -567,9 +563,9 @@ NETIO_API int netio_sendv_all(netio_socket s, const netio_buf *bufs, size_t coun
 NETIO_API int netio_sendfile(netio_socket s, netio_file file, uint64_t off, uint64_t len,
                              uint64_t *done, int timeout_ms);
 
-// One datagram. Returns its length; recvfrom: more than `cap` if it did not fit (its true size where
-// the OS tells it, Linux; else cap + 1; `buf` holds its first `cap` bytes); NETIO_EINVAL on a stream
-// socket; as above. `from` may be NULL. sendto: a peer in the other form (IPv4 from an IPv6 socket)
+// One datagram. Returns its length; recvfrom: more than `cap` if it did not fit (its true size
+// where the OS tells it, Linux, else cap + 1; `buf` has its first `cap` bytes); NETIO_EINVAL on a
+// stream socket; as above. `from` may be NULL. sendto: a peer in the other form (IPv4 from an IPv6 socket)
 // is mapped; more than the OS takes is NETIO_EMSGSIZE.
 NETIO_API ptrdiff_t netio_recvfrom(netio_socket s, void *buf, size_t cap, netio_addr *from,
                                    int timeout_ms);
@@ -599,37 +595,37 @@ NETIO_API int netio_unix_unlink(const netio_addr *a);
 //================================================================================================
 
 typedef enum netio_option {
-    NETIO_OPT_NODELAY = 1,    // 0, 1. Send small pieces at once
-    NETIO_OPT_CORK,           // 0, 1. Hold small pieces back
-    NETIO_OPT_QUICKACK,       // 0, 1
-    NETIO_OPT_KEEPALIVE,      // 0, 1. Streams only
-    NETIO_OPT_KEEPIDLE,       // seconds of silence before the first probe
-    NETIO_OPT_KEEPINTVL,      // seconds between probes
-    NETIO_OPT_KEEPCNT,        // unanswered probes until NETIO_ETIMEDOUT
-    NETIO_OPT_USER_TIMEOUT,   // milliseconds sent data may stay unacknowledged
-    NETIO_OPT_LINGER,         // -1 off, 0 reset on close; seconds block close: see close_gracefully
-    NETIO_OPT_SNDBUF,         // bytes
-    NETIO_OPT_RCVBUF,         // bytes
-    NETIO_OPT_SNDTIMEO,       // ms, for code that is not netio's: netio's calls have timeout_ms
-    NETIO_OPT_RCVTIMEO,       // ms, likewise
-    NETIO_OPT_REUSEADDR,      // 0, 1. Before bind; netio sets the right one by itself
-    NETIO_OPT_REUSEPORT,      // 0, 1. Before bind
-    NETIO_OPT_EXCLUSIVE,      // 0, 1. Windows only, before bind: nobody else may bind this port
-    NETIO_OPT_V6ONLY,         // 0, 1. Before bind
-    NETIO_OPT_FASTOPEN,       // listener: queue length, 0 off. Connecting: NETIO_OPT_FASTOPEN_CONNECT
+    NETIO_OPT_NODELAY = 1,      // 0, 1. Send small pieces at once
+    NETIO_OPT_CORK,             // 0, 1. Hold small pieces back
+    NETIO_OPT_QUICKACK,         // 0, 1
+    NETIO_OPT_KEEPALIVE,        // 0, 1. Streams only
+    NETIO_OPT_KEEPIDLE,         // seconds of silence before the first probe
+    NETIO_OPT_KEEPINTVL,        // seconds between probes
+    NETIO_OPT_KEEPCNT,          // unanswered probes until NETIO_ETIMEDOUT
+    NETIO_OPT_USER_TIMEOUT,     // milliseconds sent data may stay unacknowledged
+    NETIO_OPT_LINGER,           // -1 off, 0 reset on close; seconds block: see close_gracefully
+    NETIO_OPT_SNDBUF,           // bytes
+    NETIO_OPT_RCVBUF,           // bytes
+    NETIO_OPT_SNDTIMEO,         // ms, for code that is not netio's: netio's calls have timeout_ms
+    NETIO_OPT_RCVTIMEO,         // ms, likewise
+    NETIO_OPT_REUSEADDR,        // 0, 1. Before bind; netio sets the right one by itself
+    NETIO_OPT_REUSEPORT,        // 0, 1. Before bind
+    NETIO_OPT_EXCLUSIVE,        // 0, 1. Windows only, before bind: nobody else may bind this port
+    NETIO_OPT_V6ONLY,           // 0, 1. Before bind
+    NETIO_OPT_FASTOPEN,         // listener: queue length, 0 off. NETIO_ENOTSUP if sysctl has it off
     NETIO_OPT_FASTOPEN_CONNECT, // 0, 1. Data of the first send travels in the SYN
-    NETIO_OPT_CONGESTION,     // text: "cubic", "bbr"
-    NETIO_OPT_DEVICE,         // text: interface name to use exclusively
-    NETIO_OPT_MARK,           // number for the routing rules (Linux)
-    NETIO_OPT_TTL,            // 1..255 hops, IPv4 or IPv6
-    NETIO_OPT_TOS,            // 0..255, traffic class
-    NETIO_OPT_BROADCAST,      // 0, 1. Datagrams only
-    NETIO_OPT_MULTICAST_TTL,  // 0..255
-    NETIO_OPT_MULTICAST_LOOP, // 0, 1. Set on sender and receiver: systems differ whose counts
-    NETIO_OPT_DONTFRAG,       // 0, 1
-    NETIO_OPT_HDRINCL,        // 0, 1. Raw sockets
-    NETIO_OPT_BUSY_POLL,      // microseconds
-    NETIO_OPT_NOTSENT_LOWAT,  // bytes
+    NETIO_OPT_CONGESTION,       // text: "cubic", "bbr"
+    NETIO_OPT_DEVICE,           // text: interface name to use exclusively
+    NETIO_OPT_MARK,             // number for the routing rules (Linux)
+    NETIO_OPT_TTL,              // 1..255 hops, IPv4 or IPv6
+    NETIO_OPT_TOS,              // 0..255, traffic class
+    NETIO_OPT_BROADCAST,        // 0, 1. Datagrams only
+    NETIO_OPT_MULTICAST_TTL,    // 0..255
+    NETIO_OPT_MULTICAST_LOOP,   // 0, 1. Set on sender and receiver: systems differ whose counts
+    NETIO_OPT_DONTFRAG,         // 0, 1
+    NETIO_OPT_HDRINCL,          // 0, 1. Raw sockets
+    NETIO_OPT_BUSY_POLL,        // microseconds
+    NETIO_OPT_NOTSENT_LOWAT,    // bytes
     // Read only.
     NETIO_OPT_ERROR = 100, // pending error as NETIO_E*, cleared by reading
     NETIO_OPT_TYPE,        // NETIO_STREAM, ...; another: minus the OS's number
@@ -670,8 +666,8 @@ NETIO_API int netio_set_keepalive(netio_socket s, int idle_s, int interval_s, in
 // hang-up, error, half-close or failed connect arrives as whichever of them is armed, data always
 // before its end. A registration without interest reports nothing and wakes nobody. Remove a socket
 // before closing it: drop does both. If that is forgotten, the registration is found stale and
-// dropped; no wait spins on it. On Windows poll and select cannot tell a closed socket from one that
-// took over its number: there the rule has no net under it.
+// dropped; no wait spins on it. (Windows cannot always tell a closed socket from one that took over
+// its number: there the rule has no net under it.)
 //
 // Add, modify and remove take constant time. Memory: at most 64 bytes for each registration.
 //================================================================================================
@@ -784,13 +780,13 @@ NETIO_API bool netio_backend_available(int backend);           // AUTO: true
 #define NETIO__X86 0
 #endif
 #if !NETIO__WINDOWS && !NETIO__LINUX && !NETIO__BSD && !defined(NETIO_PORT_UNTESTED)
-#error "netio.h: unknown system: no <sys/epoll.h>, kqueue or Winsock. Define NETIO_PORT_UNTESTED to try plain POSIX"
+#error "netio.h: neither Linux, macOS, BSD nor Windows. NETIO_PORT_UNTESTED tries plain POSIX"
 #endif
 
 // A C library's header that came before this file, in a mode that hides what is needed.
-#if !NETIO__WINDOWS && defined(_FEATURES_H) && defined(__STRICT_ANSI__) && !defined(__cplusplus) &&  \
-    !defined(_GNU_SOURCE)
-#error "netio.h: with -std=c99 include netio.h before any system header where NETIO_IMPLEMENTATION is defined, or compile with -D_GNU_SOURCE or -std=gnu99"
+#if !NETIO__WINDOWS && defined(_FEATURES_H) && defined(__STRICT_ANSI__) &&                         \
+    !defined(__cplusplus) && !defined(_GNU_SOURCE)
+#error "netio.h: under -std=c99 include it before any system header, or compile with -D_GNU_SOURCE"
 #endif
 
 #if NETIO__WINDOWS
@@ -798,7 +794,7 @@ NETIO_API bool netio_backend_available(int backend);           // AUTO: true
 #error "netio.h: needs _WIN32_WINNT of 0x0600 (Windows Vista) or newer"
 #endif
 #if defined(_WINSOCKAPI_) && !defined(_WINSOCK2API_) && !defined(_WINSOCK2_H)
-#error "netio.h: <windows.h> brought in <winsock.h>: include netio.h or <winsock2.h> before it, or define WIN32_LEAN_AND_MEAN"
+#error "netio.h: <windows.h> brought <winsock.h>: include netio.h before it, or <winsock2.h>"
 #endif
 #ifndef _WIN32_WINNT
 #define _WIN32_WINNT 0x0600
@@ -1050,15 +1046,9 @@ static const netio__error_row *netio__error_find(ptrdiff_t err)
     return &unknown;
 }
 
-NETIO_API const char *netio_strerror(ptrdiff_t err)
-{
-    return netio__error_find(err)->text;
-}
+NETIO_API const char *netio_strerror(ptrdiff_t err) { return netio__error_find(err)->text; }
 
-NETIO_API const char *netio_errname(ptrdiff_t err)
-{
-    return netio__error_find(err)->name;
-}
+NETIO_API const char *netio_errname(ptrdiff_t err) { return netio__error_find(err)->name; }
 
 // Text into a buffer, cut where it ends, always terminated. Returns the length so far.
 static size_t netio__text(char *buf, size_t cap, size_t at, const char *text, size_t len)
@@ -1094,15 +1084,9 @@ static size_t netio__text_uint(char *buf, size_t cap, size_t at, unsigned value,
 
 #if !NETIO__WINDOWS
 
-static int netio__os_error(void)
-{
-    return errno;
-}
+static int netio__os_error(void) { return errno; }
 
-static void netio__os_set_error(int code)
-{
-    errno = code;
-}
+static void netio__os_set_error(int code) { errno = code; }
 
 // Codes that not every system has stand for one that does.
 #ifdef ESHUTDOWN
@@ -1151,7 +1135,8 @@ static const int netio__os_errors[][2] = {
     {ECONNREFUSED, NETIO_ECONNREFUSED}, {ECONNRESET, NETIO_ECONNRESET},
     {ENETRESET, NETIO_ECONNRESET}, {ECONNABORTED, NETIO_ECONNABORTED},
     {EHOSTUNREACH, NETIO_EHOSTUNREACH}, {NETIO__EHOSTDOWN, NETIO_EHOSTUNREACH},
-    {ENETUNREACH, NETIO_ENETUNREACH}, {NETIO__ENONET, NETIO_ENETUNREACH}, {ENETDOWN, NETIO_ENETDOWN},
+    {ENETUNREACH, NETIO_ENETUNREACH}, {NETIO__ENONET, NETIO_ENETUNREACH},
+    {ENETDOWN, NETIO_ENETDOWN},
     {ENODEV, NETIO_ENODEV}, {ENXIO, NETIO_ENODEV}, {EPROTO, NETIO_EPROTO},
     {EBADMSG, NETIO_EBADMSG}, {EILSEQ, NETIO_EILSEQ},
 };
@@ -1165,15 +1150,9 @@ static int netio__os_map(int code)
     return NETIO_EIO;
 }
 
-static int netio__os_fail(void)
-{
-    return netio__os_map(errno);
-}
+static int netio__os_fail(void) { return netio__os_map(errno); }
 
-static int netio__os_start(void)
-{
-    return 0;
-}
+static int netio__os_start(void) { return 0; }
 
 static uint64_t netio__os_now_us(void)
 {
@@ -1182,10 +1161,7 @@ static uint64_t netio__os_now_us(void)
     return (uint64_t)ts.tv_sec * 1000000u + (uint64_t)ts.tv_nsec / 1000u;
 }
 
-static uint32_t netio__os_if_index(const char *name)
-{
-    return (uint32_t)if_nametoindex(name);
-}
+static uint32_t netio__os_if_index(const char *name) { return (uint32_t)if_nametoindex(name); }
 
 static bool netio__os_if_name(uint32_t index, char name[64]) // of at least IF_NAMESIZE bytes
 {
@@ -1239,7 +1215,8 @@ static int netio__os_get_nonblocking(int s, bool *on)
 #if NETIO__HAS_NOSIGPIPE
 static void netio__os_no_sigpipe(int s)
 {
-    int code = errno, one = 1; // macOS fails with EINVAL once the peer is gone: then it is no matter
+    int code = errno, one = 1;
+    // macOS fails with EINVAL once the peer is gone: then it is no matter.
     setsockopt(s, SOL_SOCKET, SO_NOSIGPIPE, &one, sizeof one);
     errno = code;
 }
@@ -1276,7 +1253,8 @@ static int netio__os_socket(int *out, int family, int type, int protocol, bool i
 #if NETIO__HAS_UNIX
 static int netio__os_socketpair(int out[2], int type)
 {
-    if (socketpair(AF_UNIX, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, out) < 0) return netio__os_fail();
+    if (socketpair(AF_UNIX, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, out) < 0)
+        return netio__os_fail();
     netio__os_no_sigpipe(out[0]);
     netio__os_no_sigpipe(out[1]);
     return 0;
@@ -1350,17 +1328,15 @@ static int netio__os_connect(int s, const void *sa, size_t len)
 }
 
 // Linux connects a socket that answers for itself at once; Windows needs to be told: see there.
-static void netio__os_hurry_refusal(int s)
-{
-    (void)s;
-}
+static void netio__os_hurry_refusal(int s) { (void)s; }
 
 // Errors of accept(2) that concern the client who left, or the network he came by: the next may
 // be well. EPERM is Linux's firewall.
 static bool netio__os_accept_skip(int code)
 {
-    static const int skip[] = {EINTR,       ECONNABORTED, EPROTO,     EPERM,     ENETDOWN,  ENOPROTOOPT,
-                               EHOSTUNREACH, ENETUNREACH, ECONNRESET, ETIMEDOUT, NETIO__EHOSTDOWN, NETIO__ENONET};
+    static const int skip[] = {EINTR,      ECONNABORTED, EPROTO,           EPERM,
+                               ENETDOWN,   ENOPROTOOPT,  EHOSTUNREACH,     ENETUNREACH,
+                               ECONNRESET, ETIMEDOUT,    NETIO__EHOSTDOWN, NETIO__ENONET};
     for (size_t i = 0; i < sizeof skip / sizeof skip[0]; i++)
         if (skip[i] == code) return true;
     return false;
@@ -1383,10 +1359,7 @@ static int netio__os_accept_raw(int s, struct sockaddr *sa, socklen_t *len)
     return accept(s, sa, len);
 }
 
-static int netio__os_accept_prepare(int s)
-{
-    return netio__os_prepare(s, false);
-}
+static int netio__os_accept_prepare(int s) { return netio__os_prepare(s, false); }
 #endif
 
 // `sa` of 128 bytes, or NULL. Clients that cannot be served are skipped, 64 at a time.
@@ -1413,7 +1386,8 @@ static int netio__os_accept(int *out, int listener, void *sa, netio__socklen *le
 
 static int netio__os_name(int s, void *sa, netio__socklen *len, bool peer)
 {
-    int r = peer ? getpeername(s, (struct sockaddr *)sa, len) : getsockname(s, (struct sockaddr *)sa, len);
+    int r = peer ? getpeername(s, (struct sockaddr *)sa, len)
+                 : getsockname(s, (struct sockaddr *)sa, len);
     return r < 0 ? netio__os_fail() : 0;
 }
 
@@ -1445,20 +1419,15 @@ static int netio__os_family(int s, int *out)
     return 0;
 }
 
-static int netio__os_ioctl_int(int s, unsigned long request, int *out)
-{
-    return ioctl(s, request, out) < 0 ? netio__os_fail() : 0;
-}
-
 static int netio__os_readable(int s, int *out)
 {
-    return netio__os_ioctl_int(s, FIONREAD, out);
+    return ioctl(s, FIONREAD, out) < 0 ? netio__os_fail() : 0;
 }
 
 #if NETIO__LINUX
 static int netio__os_unsent(int s, int *out)
 {
-    return netio__os_ioctl_int(s, TIOCOUTQ, out);
+    return ioctl(s, TIOCOUTQ, out) < 0 ? netio__os_fail() : 0;
 }
 #elif defined(SO_NWRITE)
 static int netio__os_unsent(int s, int *out)
@@ -1469,7 +1438,7 @@ static int netio__os_unsent(int s, int *out)
 #elif defined(FIONWRITE)
 static int netio__os_unsent(int s, int *out)
 {
-    return netio__os_ioctl_int(s, FIONWRITE, out);
+    return ioctl(s, FIONWRITE, out) < 0 ? netio__os_fail() : 0;
 }
 #else
 static int netio__os_unsent(int s, int *out)
@@ -1562,7 +1531,8 @@ static ptrdiff_t netio__os_recvfrom(int s, void *buf, size_t cap, void *sa, neti
     return (m.msg_flags & MSG_TRUNC) && (size_t)n <= cap ? (ptrdiff_t)cap + 1 : (ptrdiff_t)n;
 }
 
-static ptrdiff_t netio__os_sendto(int s, const void *data, size_t len, const void *sa, size_t sa_len)
+static ptrdiff_t netio__os_sendto(int s, const void *data, size_t len, const void *sa,
+                                  size_t sa_len)
 {
     ssize_t n;
     do
@@ -1610,7 +1580,8 @@ static ptrdiff_t netio__os_sendfile(int s, int file, uint64_t off, size_t len)
     netio__os_sigmask(SIG_SETMASK, &old, NULL);
     errno = code;
     if (n >= 0) return (ptrdiff_t)n;
-    if (code == EINVAL || code == ENOSYS || code == ESPIPE || code == EOVERFLOW) return NETIO_ENOTSUP;
+    if (code == EINVAL || code == ENOSYS || code == ESPIPE || code == EOVERFLOW)
+        return NETIO_ENOTSUP;
     return netio__os_send_fail();
 }
 #elif NETIO__APPLE || NETIO__FREEBSD
@@ -1688,10 +1659,7 @@ static bool netio__os_same_node(const netio__os_node *a, const netio__os_node *b
     return a->dev == b->dev && a->ino == b->ino;
 }
 
-static int netio__os_unlink(const char *path)
-{
-    return unlink(path) < 0 ? netio__os_fail() : 0;
-}
+static int netio__os_unlink(const char *path) { return unlink(path) < 0 ? netio__os_fail() : 0; }
 
 // Before bind: Linux makes the file with the descriptor's mode, other systems ignore it.
 static void netio__os_mode_before(int s, int mode)
@@ -1777,15 +1745,9 @@ typedef pthread_mutex_t netio__os_mutex;
 typedef pthread_cond_t netio__os_cond;
 #define NETIO__OS_MUTEX_INIT PTHREAD_MUTEX_INITIALIZER
 
-static void netio__os_lock(netio__os_mutex *m)
-{
-    pthread_mutex_lock(m);
-}
+static void netio__os_lock(netio__os_mutex *m) { pthread_mutex_lock(m); }
 
-static void netio__os_unlock(netio__os_mutex *m)
-{
-    pthread_mutex_unlock(m);
-}
+static void netio__os_unlock(netio__os_mutex *m) { pthread_mutex_unlock(m); }
 
 static void netio__os_sync_close(netio__os_mutex *m, netio__os_cond *c)
 {
@@ -1793,10 +1755,7 @@ static void netio__os_sync_close(netio__os_mutex *m, netio__os_cond *c)
     pthread_mutex_destroy(m);
 }
 
-static void netio__os_notify(netio__os_cond *c)
-{
-    pthread_cond_signal(c);
-}
+static void netio__os_notify(netio__os_cond *c) { pthread_cond_signal(c); }
 
 #if NETIO__APPLE
 static int netio__os_sync_open(netio__os_mutex *m, netio__os_cond *c)
@@ -1870,10 +1829,12 @@ static int netio__os_map_eai(int code)
 {
     switch (code) {
     case 0: return 0;
-    case EAI_AGAIN: case EAI_FAIL: return NETIO_EAI_AGAIN;
+    case EAI_AGAIN:
+    case EAI_FAIL: return NETIO_EAI_AGAIN;
     case EAI_MEMORY: return NETIO_ENOMEM;
     case EAI_FAMILY: return NETIO_EAFNOSUPPORT;
-    case EAI_SERVICE: case EAI_SOCKTYPE: return NETIO_ENOENT;
+    case EAI_SERVICE:
+    case EAI_SOCKTYPE: return NETIO_ENOENT;
     case EAI_BADFLAGS: return NETIO_EINVAL;
     case EAI_SYSTEM: return errno == EMFILE || errno == ENFILE ? NETIO_EMFILE : NETIO_EAI_AGAIN;
     default: return NETIO_EAI_NONAME; // EAI_NONAME, and EAI_NODATA where it exists
@@ -1885,8 +1846,8 @@ static int netio__os_map_eai(int code)
 //================================================================================================
 // >>os-windows.c                                                                     the OS seam
 //
-// The same list as >>os-posix.c over Winsock. Windows 7 and newer, and Wine. What a header or an old
-// system lacks is defined here, looked up at run time, or tried once.
+// The same list as >>os-posix.c over Winsock. Windows 7 and newer, and Wine. What a header or an
+// old system lacks is defined here, looked up at run time, or tried once.
 //================================================================================================
 
 #if NETIO__WINDOWS
@@ -1899,15 +1860,9 @@ static int netio__os_map_eai(int code)
 #define NETIO__FLAG_NO_HANDLE_INHERIT 0x80
 #define NETIO__TAG_AF_UNIX 0x80000023u
 
-static int netio__os_error(void)
-{
-    return WSAGetLastError();
-}
+static int netio__os_error(void) { return WSAGetLastError(); }
 
-static void netio__os_set_error(int code)
-{
-    WSASetLastError(code);
-}
+static void netio__os_set_error(int code) { WSASetLastError(code); }
 
 // Winsock's codes, and those of file calls.
 // clang-format off
@@ -1925,7 +1880,8 @@ static const int netio__os_errors[][2] = {
     {WSAEDESTADDRREQ, NETIO_ENOTCONN}, {WSAEISCONN, NETIO_EISCONN}, {WSAESHUTDOWN, NETIO_EPIPE},
     {WSAEDISCON, NETIO_EOF}, {WSAENAMETOOLONG, NETIO_ENAMETOOLONG},
     {WSA_NOT_ENOUGH_MEMORY, NETIO_ENOMEM}, {WSAENOBUFS, NETIO_ENOBUFS},
-    {WSAEMFILE, NETIO_EMFILE}, {WSAEPROCLIM, NETIO_EMFILE}, {ERROR_TOO_MANY_OPEN_FILES, NETIO_EMFILE},
+    {WSAEMFILE, NETIO_EMFILE}, {WSAEPROCLIM, NETIO_EMFILE},
+    {ERROR_TOO_MANY_OPEN_FILES, NETIO_EMFILE},
     {WSAEMSGSIZE, NETIO_EMSGSIZE}, {WSAEACCES, NETIO_EACCES}, {ERROR_ACCESS_DENIED, NETIO_EACCES},
     {WSAEADDRINUSE, NETIO_EADDRINUSE}, {WSAEADDRNOTAVAIL, NETIO_EADDRNOTAVAIL},
     {WSAEAFNOSUPPORT, NETIO_EAFNOSUPPORT}, {WSAEPFNOSUPPORT, NETIO_EAFNOSUPPORT},
@@ -1947,10 +1903,7 @@ static int netio__os_map(int code)
     return NETIO_EIO;
 }
 
-static int netio__os_fail(void)
-{
-    return netio__os_map(WSAGetLastError());
-}
+static int netio__os_fail(void) { return netio__os_map(WSAGetLastError()); }
 
 // Winsock counts its users; it is started once and left running.
 static BOOL CALLBACK netio__os_start_once(PINIT_ONCE once, PVOID arg, PVOID *context)
@@ -2016,7 +1969,8 @@ static int netio__os_close_socket(netio_socket s)
 
 static int netio__os_set_inheritable(netio_socket s, bool on)
 {
-    if (SetHandleInformation((HANDLE)s, HANDLE_FLAG_INHERIT, on ? HANDLE_FLAG_INHERIT : 0)) return 0;
+    if (SetHandleInformation((HANDLE)s, HANDLE_FLAG_INHERIT, on ? HANDLE_FLAG_INHERIT : 0))
+        return 0;
     return netio__os_fail();
 }
 
@@ -2341,15 +2295,9 @@ static bool netio__os_same_node(const netio__os_node *a, const netio__os_node *b
     return CompareFileTime(&a->made, &b->made) == 0;
 }
 
-static int netio__os_unlink(const char *path)
-{
-    return DeleteFileA(path) ? 0 : netio__os_fail();
-}
+static int netio__os_unlink(const char *path) { return DeleteFileA(path) ? 0 : netio__os_fail(); }
 
-static void netio__os_mode_before(netio_socket s, int mode)
-{
-    (void)s, (void)mode;
-}
+static void netio__os_mode_before(netio_socket s, int mode) { (void)s, (void)mode; }
 
 static int netio__os_chmod(const char *path, int mode)
 {
@@ -2446,15 +2394,9 @@ typedef SRWLOCK netio__os_mutex;
 typedef CONDITION_VARIABLE netio__os_cond;
 #define NETIO__OS_MUTEX_INIT SRWLOCK_INIT
 
-static void netio__os_lock(netio__os_mutex *m)
-{
-    AcquireSRWLockExclusive(m);
-}
+static void netio__os_lock(netio__os_mutex *m) { AcquireSRWLockExclusive(m); }
 
-static void netio__os_unlock(netio__os_mutex *m)
-{
-    ReleaseSRWLockExclusive(m);
-}
+static void netio__os_unlock(netio__os_mutex *m) { ReleaseSRWLockExclusive(m); }
 
 static int netio__os_sync_open(netio__os_mutex *m, netio__os_cond *c)
 {
@@ -2463,15 +2405,9 @@ static int netio__os_sync_open(netio__os_mutex *m, netio__os_cond *c)
     return 0;
 }
 
-static void netio__os_sync_close(netio__os_mutex *m, netio__os_cond *c)
-{
-    (void)m, (void)c;
-}
+static void netio__os_sync_close(netio__os_mutex *m, netio__os_cond *c) { (void)m, (void)c; }
 
-static void netio__os_notify(netio__os_cond *c)
-{
-    WakeConditionVariable(c);
-}
+static void netio__os_notify(netio__os_cond *c) { WakeConditionVariable(c); }
 
 static void netio__os_wait_notify(netio__os_mutex *m, netio__os_cond *c, int timeout_ms)
 {
@@ -2501,29 +2437,17 @@ static int netio__os_map_eai(int code) // EAI_* are Winsock's codes here
 #endif // NETIO__WINDOWS
 
 // What of the error section needs the OS.
-NETIO_API int netio_os_error(void)
-{
-    return netio__os_error();
-}
+NETIO_API int netio_os_error(void) { return netio__os_error(); }
 
-NETIO_API int netio_error_from_os(int os_code)
-{
-    return netio__os_map(os_code);
-}
+NETIO_API int netio_error_from_os(int os_code) { return netio__os_map(os_code); }
 
 //================================================================================================
 // >>time.c
 //================================================================================================
 
-NETIO_API uint64_t netio_now_ms(void)
-{
-    return netio__os_now_us() / 1000u;
-}
+NETIO_API uint64_t netio_now_ms(void) { return netio__os_now_us() / 1000u; }
 
-NETIO_API uint64_t netio_now_us(void)
-{
-    return netio__os_now_us();
-}
+NETIO_API uint64_t netio_now_us(void) { return netio__os_now_us(); }
 
 NETIO_API int64_t netio_deadline(int timeout_ms)
 {
@@ -2570,10 +2494,7 @@ static void netio__addr_seal(netio_addr *a)
     memcpy(a->raw, &len, 1);
 }
 #else
-static void netio__addr_seal(netio_addr *a)
-{
-    (void)a;
-}
+static void netio__addr_seal(netio_addr *a) { (void)a; }
 #endif
 
 static bool netio__addr_get_ip(netio__ip *out, const netio_addr *a)
@@ -2660,10 +2581,7 @@ static bool netio__ip_link_scope(const netio__ip *ip) // fe80::/10, ff01::/16, f
 
 // --- parsing -----------------------------------------------------------------------------------
 
-static bool netio__is_digit(char c)
-{
-    return c >= '0' && c <= '9';
-}
+static bool netio__is_digit(char c) { return c >= '0' && c <= '9'; }
 
 static int netio__hex_digit(char c)
 {
@@ -2862,7 +2780,8 @@ static size_t netio__format_unix(const netio_addr *a, char *buf, size_t cap, siz
     size_t len = 0;
     netio__addr_get_unix(a, &path, &len);
     at = netio__text_z(buf, cap, at, "unix:");
-    if (len && path[0] == '@') at = netio__text_z(buf, cap, at, "./"); // a file, not an abstract name
+    if (len && path[0] == '@')
+        at = netio__text_z(buf, cap, at, "./"); // a file, not an abstract name
     for (size_t i = 0; i < len; i++) at = netio__text(buf, cap, at, path[i] ? path + i : "@", 1);
     return at;
 }
@@ -3241,10 +3160,7 @@ NETIO_API bool netio_cidr_contains(const netio_cidr *net, const netio_addr *a)
     return rest == 0 || (n.bytes[bits / 8] & mask) == (ip.bytes[bits / 8] & mask);
 }
 
-NETIO_API int netio_port_class(uint16_t port)
-{
-    return port < 1024 ? 0 : port < 49152 ? 1 : 2;
-}
+NETIO_API int netio_port_class(uint16_t port) { return port < 1024 ? 0 : port < 49152 ? 1 : 2; }
 
 //================================================================================================
 // >>resolve.c
@@ -3380,7 +3296,8 @@ static void netio__interleave(netio_addr *list, size_t count)
 {
     for (size_t i = 1; i < count; i++) {
         size_t next = i;
-        while (next < count && netio_addr_family(&list[next]) == netio_addr_family(&list[i - 1])) next++;
+        while (next < count && netio_addr_family(&list[next]) == netio_addr_family(&list[i - 1]))
+            next++;
         if (next == count) return;
         netio_addr a = list[next];
         memmove(list + i + 1, list + i, (next - i) * sizeof *list);
@@ -3390,8 +3307,9 @@ static void netio__interleave(netio_addr *list, size_t count)
 
 static int netio__lookup_reverse(netio__lookup *q)
 {
-    int code = getnameinfo((const struct sockaddr *)q->found[0].raw, (netio__socklen)q->found[0].len,
-                           q->host, sizeof q->host, NULL, 0, NI_NAMEREQD);
+    int code =
+        getnameinfo((const struct sockaddr *)q->found[0].raw, (netio__socklen)q->found[0].len,
+                    q->host, sizeof q->host, NULL, 0, NI_NAMEREQD);
     return netio__eai(code);
 }
 
@@ -3657,8 +3575,9 @@ static int netio__socket_type(netio_socket s)
     return err < 0 ? err : type;
 }
 
-static const netio_socket_opts netio__no_opts = {0, 0, 0, 0, false, false, false, false, false, NULL,
-    NULL, 0, 0, {0, NULL, NULL}, NULL, 0, NULL, 0};
+static const netio_socket_opts netio__no_opts = {
+    0,    0,    0, 0, false,           false, false, false, false,
+    NULL, NULL, 0, 0, {0, NULL, NULL}, NULL,  0,     NULL,  0};
 
 static int netio__os_type(int type)
 {
@@ -3824,7 +3743,8 @@ static int netio__unix_probe(const netio_addr *a)
         if (err == NETIO_ECONNREFUSED || err == NETIO_ENOENT) return 0;
         if (err != NETIO_EINVAL) break; // EPROTOTYPE: of another type
     }
-    return err == 0 || err == NETIO_EAGAIN || err == NETIO_EINPROGRESS ? (int)NETIO_EADDRINUSE : err;
+    return err == 0 || err == NETIO_EAGAIN || err == NETIO_EINPROGRESS ? (int)NETIO_EADDRINUSE
+                                                                       : err;
 }
 
 // Removes a socket file on which nobody answers, and no other.
@@ -3886,7 +3806,8 @@ static int netio__open_local(netio_socket *out, const netio_addr *a, int type, b
     bool v6_only = o->v6_only || (o->family == NETIO_IPV6 && a->dual);
     int err = netio__make(&s, a, type, v6_only, o);
     if (err < 0) return err;
-    if (listens && netio__addr_os_family(a) != AF_UNIX && !o->exclusive) err = netio__set_restart(s);
+    if (listens && netio__addr_os_family(a) != AF_UNIX && !o->exclusive)
+        err = netio__set_restart(s);
     if (err == 0) err = netio__bind_to(s, a, o);
     if (err == 0 && listens) err = netio__os_listen(s, o->backlog ? o->backlog : 1024);
     if (err == 0 && type == NETIO_DGRAM) netio__os_quiet_datagrams(s);
@@ -4031,7 +3952,7 @@ NETIO_API int netio_connect_start(netio_socket *out, const netio_addr *addr,
     return err;
 }
 
-// What became of a connect whose socket is ready. SO_ERROR alone says it, and is cleared by reading.
+// What became of a connect whose socket is ready. SO_ERROR alone says it; reading clears it.
 static int netio__connect_result(netio_socket s)
 {
     netio_addr peer;
@@ -4060,7 +3981,7 @@ NETIO_API int netio_connect_finish(netio_socket s, int timeout_ms)
 
 // --- racing several addresses ------------------------------------------------------------------
 //
-// RFC 8305 section 5: the next address starts when the one before has failed, or after a head start.
+// RFC 8305 section 5: the next address starts when one has failed, or after a head start.
 //
 //     waiting --start--> trying --ready--> won
 //        ^                 |
@@ -4069,10 +3990,10 @@ NETIO_API int netio_connect_finish(netio_socket s, int timeout_ms)
 typedef struct netio__attempt {
     netio_addr addr;
     netio_socket socket;
-    int err;        // of a failed one; NETIO_EINPROGRESS while it tries
+    int err; // of a failed one; NETIO_EINPROGRESS while it tries
     int os_code;
-    int pause_ms;   // Unix, backlog full: how long to wait before the next try; 0: none yet
-    int64_t again;  // when
+    int pause_ms;  // Unix, backlog full: how long to wait before the next try; 0: none yet
+    int64_t again; // when
 } netio__attempt;
 
 typedef struct netio__race {
@@ -4121,7 +4042,8 @@ static netio__attempt *netio__race_start_due(netio__race *r)
 {
     for (size_t i = 0; i < r->started; i++) {
         netio__attempt *t = &r->list[i];
-        if (t->pause_ms && netio_deadline_left(t->again) == 0 && netio__attempt_start(r, t)) return t;
+        if (t->pause_ms && netio_deadline_left(t->again) == 0 && netio__attempt_start(r, t))
+            return t;
     }
     while (r->started < r->count &&
            (netio__race_trying(r) == 0 || netio_deadline_left(r->next) == 0)) {
@@ -4175,9 +4097,9 @@ static netio__attempt *netio__race_wait(netio__race *r, int left, int *err)
 // and that says more than this machine's own refusals. Any time-out makes the verdict a time-out.
 static int netio__race_rank(int err)
 {
-    static const int order[] = {NETIO_ETIMEDOUT,    NETIO_ECONNREFUSED,  NETIO_ECONNRESET,
-                                NETIO_EACCES,       NETIO_EHOSTUNREACH,  NETIO_ENETUNREACH,
-                                NETIO_ENETDOWN,     NETIO_EADDRNOTAVAIL, NETIO_EADDRINUSE,
+    static const int order[] = {NETIO_ETIMEDOUT,   NETIO_ECONNREFUSED,  NETIO_ECONNRESET,
+                                NETIO_EACCES,      NETIO_EHOSTUNREACH,  NETIO_ENETUNREACH,
+                                NETIO_ENETDOWN,    NETIO_EADDRNOTAVAIL, NETIO_EADDRINUSE,
                                 NETIO_EAFNOSUPPORT};
     int rank = (int)(sizeof order / sizeof order[0]);
     for (int i = 0; i < rank; i++)
@@ -4227,7 +4149,8 @@ static void netio__race_report(const netio__race *r, int err, int stage, const n
     for (size_t i = 0; i < r->o->error_cap; i++) {
         const netio__attempt *t = i && i <= r->started ? &r->list[i - 1] : NULL;
         if (i == 0) netio__error_set(&out[0], err, stage, code, a, address);
-        else if (t) netio__error_set(&out[i], t->err, NETIO_STAGE_CONNECT, t->os_code, &t->addr, NULL);
+        else if (t)
+            netio__error_set(&out[i], t->err, NETIO_STAGE_CONNECT, t->os_code, &t->addr, NULL);
         else memset(&out[i], 0, sizeof out[i]);
     }
     netio__os_set_error(code);
@@ -4510,10 +4433,7 @@ NETIO_API int netio_local_addr(netio_socket s, netio_addr *out)
     return netio__name(s, out, false);
 }
 
-NETIO_API int netio_peer_addr(netio_socket s, netio_addr *out)
-{
-    return netio__name(s, out, true);
-}
+NETIO_API int netio_peer_addr(netio_socket s, netio_addr *out) { return netio__name(s, out, true); }
 
 NETIO_API int netio_set_inheritable(netio_socket s, bool on)
 {
@@ -4534,7 +4454,9 @@ NETIO_API int netio_wait(netio_socket s, unsigned events, int timeout_ms)
 static ptrdiff_t netio__zero_or_eof(netio_socket s)
 {
     int type = netio__socket_type(s);
-    return type == SOCK_DGRAM || type == SOCK_RAW ? 0 : type < 0 ? (ptrdiff_t)type : (ptrdiff_t)NETIO_EOF;
+    return type == SOCK_DGRAM || type == SOCK_RAW ? 0
+           : type < 0                             ? (ptrdiff_t)type
+                                                  : (ptrdiff_t)NETIO_EOF;
 }
 
 static ptrdiff_t netio__recv(netio_socket s, void *buf, size_t cap, int flags, int timeout_ms)
@@ -4561,8 +4483,7 @@ NETIO_API ptrdiff_t netio_peek(netio_socket s, void *buf, size_t cap, int timeou
     return netio__recv(s, buf, cap, NETIO__PEEK, timeout_ms);
 }
 
-// Pieces for one system call: at most NETIO__PIECES and NETIO__IO_MAX bytes, from byte `skip` of the
-// first one on. `*bytes`: how many they are.
+// Pieces for one system call: at most NETIO__PIECES, and NETIO__IO_MAX bytes.
 typedef struct netio__batch {
     netio__iov iov[NETIO__PIECES];
     size_t count, bytes;
@@ -4632,8 +4553,8 @@ NETIO_API int netio_recv_exact(netio_socket s, void *buf, size_t len, size_t *do
 
 // --- sending -----------------------------------------------------------------------------------
 
-// Sending nothing: no call on a stream; a datagram of its own; on a record socket the receiver could
-// not tell it from the end.
+// Sending nothing: no call on a stream; a datagram of its own; on a record socket the receiver
+// could not tell it from the end.
 static ptrdiff_t netio__send_empty(netio_socket s, int timeout_ms)
 {
     netio__patience p = netio__patient(timeout_ms);
@@ -4672,7 +4593,8 @@ static void netio__batch_fill(netio__batch *b, const netio_buf *bufs, size_t cou
     b->count = b->bytes = 0;
     for (; first < count && !netio__batch_full(b); first++) {
         const netio_buf *piece = &bufs[first];
-        if (piece->len > skip) netio__batch_add(b, (const char *)piece->data + skip, piece->len - skip);
+        if (piece->len > skip)
+            netio__batch_add(b, (const char *)piece->data + skip, piece->len - skip);
         skip -= skip < piece->len ? skip : piece->len;
     }
 }
@@ -4695,7 +4617,8 @@ static ptrdiff_t netio__sendv(netio_socket s, const netio_buf *bufs, size_t coun
         if (r < 0) return sent ? (ptrdiff_t)sent : r;
         sent += (size_t)r;
         if ((size_t)r < b.bytes) break;
-        for (off += (size_t)r; first < count && off >= bufs[first].len; first++) off -= bufs[first].len;
+        for (off += (size_t)r; first < count && off >= bufs[first].len; first++)
+            off -= bufs[first].len;
     }
     return (ptrdiff_t)sent;
 }
@@ -4756,7 +4679,8 @@ NETIO_API int netio_send_all(netio_socket s, const void *data, size_t len, size_
 // --- files -------------------------------------------------------------------------------------
 
 // The next bytes of the file; a pipe has no positions and is read as it comes.
-static ptrdiff_t netio__read_file(netio_file file, void *buf, size_t cap, uint64_t off, uint64_t sent)
+static ptrdiff_t netio__read_file(netio_file file, void *buf, size_t cap, uint64_t off,
+                                  uint64_t sent)
 {
     ptrdiff_t n = netio__os_read_file(file, buf, cap, off + sent);
     if (n != NETIO_ENOTSUP) return n;
@@ -4870,8 +4794,8 @@ NETIO_API ptrdiff_t netio_sendto(netio_socket s, const void *data, size_t len, c
     return r;
 }
 
-// An answer to the question, before `by`. Others' datagrams are dropped; a refusal is no answer yet,
-// the peer may be starting.
+// An answer to the question, before `by`. Others' datagrams are dropped; a refusal is no answer
+// yet, the peer may be starting.
 static ptrdiff_t netio__query_wait(netio_socket s, const netio_addr *to, netio_room answer,
                                    bool (*match)(void *user, netio_buf got), void *user, int64_t by)
 {
@@ -5082,7 +5006,7 @@ enum { // for which sockets
     NETIO__FOR_STREAM = 1,
     NETIO__FOR_DGRAM = 2,
     NETIO__FOR_IP = 4,
-    NETIO__FOR_IPV6 = 8,   // others: NETIO_EINVAL
+    NETIO__FOR_IPV6 = 8, // others: NETIO_EINVAL
     NETIO__FOR_UNBOUND = 16,
     NETIO__FOR_TCP = NETIO__FOR_STREAM | NETIO__FOR_IP,
     NETIO__FOR_UDP = NETIO__FOR_DGRAM | NETIO__FOR_IP,
@@ -5103,44 +5027,83 @@ typedef struct netio__option_row {
 // clang-format off
 #define NETIO__NO NETIO__NO_OPTION
 static const netio__option_row netio__options[] = {
-    {NETIO_OPT_NODELAY, "NODELAY", NETIO__KIND_INT, NETIO__FOR_TCP, 0, 1, IPPROTO_TCP, TCP_NODELAY, NETIO__NO},
-    {NETIO_OPT_CORK, "CORK", NETIO__KIND_INT, NETIO__FOR_TCP, 0, 1, IPPROTO_TCP, NETIO__OS_CORK, NETIO__NO},
-    {NETIO_OPT_QUICKACK, "QUICKACK", NETIO__KIND_INT, NETIO__FOR_TCP, 0, 1, IPPROTO_TCP, NETIO__OS_QUICKACK, NETIO__NO},
-    {NETIO_OPT_KEEPALIVE, "KEEPALIVE", NETIO__KIND_INT, NETIO__FOR_TCP, 0, 1, SOL_SOCKET, SO_KEEPALIVE, NETIO__NO},
-    {NETIO_OPT_KEEPIDLE, "KEEPIDLE", NETIO__KIND_INT, NETIO__FOR_TCP, 1, 32767, IPPROTO_TCP, NETIO__OS_KEEPIDLE, NETIO__NO},
-    {NETIO_OPT_KEEPINTVL, "KEEPINTVL", NETIO__KIND_INT, NETIO__FOR_TCP, 1, 32767, IPPROTO_TCP, NETIO__OS_KEEPINTVL, NETIO__NO},
-    {NETIO_OPT_KEEPCNT, "KEEPCNT", NETIO__KIND_INT, NETIO__FOR_TCP, 1, 127, IPPROTO_TCP, NETIO__OS_KEEPCNT, NETIO__NO},
-    {NETIO_OPT_USER_TIMEOUT, "USER_TIMEOUT", NETIO__KIND_INT, NETIO__FOR_TCP, 0, INT32_MAX, IPPROTO_TCP, NETIO__OS_USER_TIMEOUT, NETIO__NO},
-    {NETIO_OPT_LINGER, "LINGER", NETIO__KIND_LINGER, NETIO__FOR_TCP, -1, 32767, SOL_SOCKET, SO_LINGER, NETIO__NO},
-    {NETIO_OPT_SNDBUF, "SNDBUF", NETIO__KIND_INT, 0, 1, INT32_MAX, SOL_SOCKET, SO_SNDBUF, NETIO__NO},
-    {NETIO_OPT_RCVBUF, "RCVBUF", NETIO__KIND_INT, 0, 1, INT32_MAX, SOL_SOCKET, SO_RCVBUF, NETIO__NO},
-    {NETIO_OPT_SNDTIMEO, "SNDTIMEO", NETIO__KIND_TIME, 0, 0, INT32_MAX, SOL_SOCKET, SO_SNDTIMEO, NETIO__NO},
-    {NETIO_OPT_RCVTIMEO, "RCVTIMEO", NETIO__KIND_TIME, 0, 0, INT32_MAX, SOL_SOCKET, SO_RCVTIMEO, NETIO__NO},
-    {NETIO_OPT_REUSEADDR, "REUSEADDR", NETIO__KIND_INT, NETIO__FOR_IP | NETIO__FOR_UNBOUND, 0, 1, SOL_SOCKET, NETIO__OS_REUSEADDR, NETIO__NO},
-    {NETIO_OPT_REUSEPORT, "REUSEPORT", NETIO__KIND_INT, NETIO__FOR_IP | NETIO__FOR_UNBOUND, 0, 1, SOL_SOCKET, NETIO__OS_REUSEPORT, NETIO__NO},
-    {NETIO_OPT_EXCLUSIVE, "EXCLUSIVE", NETIO__KIND_INT, NETIO__FOR_IP | NETIO__FOR_UNBOUND, 0, 1, SOL_SOCKET, NETIO__OS_EXCLUSIVE, NETIO__NO},
-    {NETIO_OPT_V6ONLY, "V6ONLY", NETIO__KIND_INT, NETIO__FOR_IPV6 | NETIO__FOR_UNBOUND, 0, 1, IPPROTO_IPV6, IPV6_V6ONLY, NETIO__NO},
-    {NETIO_OPT_FASTOPEN, "FASTOPEN", NETIO__KIND_FASTOPEN, NETIO__FOR_TCP, 0, INT32_MAX, IPPROTO_TCP, NETIO__OS_FASTOPEN, NETIO__NO},
-    {NETIO_OPT_FASTOPEN_CONNECT, "FASTOPEN_CONNECT", NETIO__KIND_INT, NETIO__FOR_TCP, 0, 1, IPPROTO_TCP, NETIO__OS_FASTOPEN_CONNECT, NETIO__NO},
-    {NETIO_OPT_CONGESTION, "CONGESTION", NETIO__KIND_TEXT, NETIO__FOR_TCP, 0, 0, IPPROTO_TCP, NETIO__OS_CONGESTION, NETIO__NO},
-    {NETIO_OPT_DEVICE, "DEVICE", NETIO__KIND_DEVICE, NETIO__FOR_IP, 0, 0, SOL_SOCKET, NETIO__OS_DEVICE, NETIO__OS_DEVICE6},
-    {NETIO_OPT_MARK, "MARK", NETIO__KIND_INT, 0, INT32_MIN, INT32_MAX, SOL_SOCKET, NETIO__OS_MARK, NETIO__NO},
-    {NETIO_OPT_TTL, "TTL", NETIO__KIND_INT, NETIO__BY_FAMILY, 1, 255, IPPROTO_IP, IP_TTL, IPV6_UNICAST_HOPS},
-    {NETIO_OPT_TOS, "TOS", NETIO__KIND_INT, NETIO__BY_FAMILY, 0, 255, IPPROTO_IP, NETIO__OS_TOS, NETIO__OS_TCLASS},
-    {NETIO_OPT_BROADCAST, "BROADCAST", NETIO__KIND_INT, NETIO__FOR_UDP, 0, 1, SOL_SOCKET, SO_BROADCAST, NETIO__NO},
-    {NETIO_OPT_MULTICAST_TTL, "MULTICAST_TTL", NETIO__KIND_INT, NETIO__FOR_DGRAM | NETIO__BY_FAMILY, 0, 255, IPPROTO_IP, IP_MULTICAST_TTL, IPV6_MULTICAST_HOPS},
-    {NETIO_OPT_MULTICAST_LOOP, "MULTICAST_LOOP", NETIO__KIND_INT, NETIO__FOR_DGRAM | NETIO__BY_FAMILY, 0, 1, IPPROTO_IP, IP_MULTICAST_LOOP, IPV6_MULTICAST_LOOP},
-    {NETIO_OPT_DONTFRAG, "DONTFRAG", NETIO__KIND_DONTFRAG, NETIO__BY_FAMILY, 0, 1, IPPROTO_IP, NETIO__OS_DONTFRAG, NETIO__OS_DONTFRAG6},
-    {NETIO_OPT_HDRINCL, "HDRINCL", NETIO__KIND_INT, NETIO__UNPROBED, 0, 1, IPPROTO_IP, NETIO__OS_HDRINCL, NETIO__NO},
-    {NETIO_OPT_BUSY_POLL, "BUSY_POLL", NETIO__KIND_INT, 0, 0, INT32_MAX, SOL_SOCKET, NETIO__OS_BUSY_POLL, NETIO__NO},
-    {NETIO_OPT_NOTSENT_LOWAT, "NOTSENT_LOWAT", NETIO__KIND_INT, NETIO__FOR_TCP, 0, INT32_MAX, IPPROTO_TCP, NETIO__OS_NOTSENT_LOWAT, NETIO__NO},
-    {NETIO_OPT_ERROR, "ERROR", NETIO__KIND_ERROR, NETIO__READ_ONLY, 0, 0, SOL_SOCKET, SO_ERROR, NETIO__NO},
-    {NETIO_OPT_TYPE, "TYPE", NETIO__KIND_TYPE, NETIO__READ_ONLY, 0, 0, SOL_SOCKET, SO_TYPE, NETIO__NO},
-    {NETIO_OPT_FAMILY, "FAMILY", NETIO__KIND_FAMILY, NETIO__READ_ONLY, 0, 0, SOL_SOCKET, 0, NETIO__NO},
-    {NETIO_OPT_LISTENING, "LISTENING", NETIO__KIND_INT, NETIO__READ_ONLY, 0, 1, SOL_SOCKET, NETIO__OS_LISTENING, NETIO__NO},
-    {NETIO_OPT_MTU, "MTU", NETIO__KIND_INT, NETIO__READ_ONLY | NETIO__BY_FAMILY, 0, 0, IPPROTO_IP, NETIO__OS_MTU, NETIO__OS_MTU6},
-    {NETIO_OPT_READABLE, "READABLE", NETIO__KIND_READABLE, NETIO__READ_ONLY, 0, 0, SOL_SOCKET, 0, NETIO__NO},
-    {NETIO_OPT_UNSENT, "UNSENT", NETIO__KIND_UNSENT, NETIO__READ_ONLY | NETIO__FOR_TCP, 0, 0, SOL_SOCKET, 0, NETIO__NO},
+    {NETIO_OPT_NODELAY, "NODELAY", NETIO__KIND_INT, NETIO__FOR_TCP,
+     0, 1, IPPROTO_TCP, TCP_NODELAY, NETIO__NO},
+    {NETIO_OPT_CORK, "CORK", NETIO__KIND_INT, NETIO__FOR_TCP,
+     0, 1, IPPROTO_TCP, NETIO__OS_CORK, NETIO__NO},
+    {NETIO_OPT_QUICKACK, "QUICKACK", NETIO__KIND_INT, NETIO__FOR_TCP,
+     0, 1, IPPROTO_TCP, NETIO__OS_QUICKACK, NETIO__NO},
+    {NETIO_OPT_KEEPALIVE, "KEEPALIVE", NETIO__KIND_INT, NETIO__FOR_TCP,
+     0, 1, SOL_SOCKET, SO_KEEPALIVE, NETIO__NO},
+    {NETIO_OPT_KEEPIDLE, "KEEPIDLE", NETIO__KIND_INT, NETIO__FOR_TCP,
+     1, 32767, IPPROTO_TCP, NETIO__OS_KEEPIDLE, NETIO__NO},
+    {NETIO_OPT_KEEPINTVL, "KEEPINTVL", NETIO__KIND_INT, NETIO__FOR_TCP,
+     1, 32767, IPPROTO_TCP, NETIO__OS_KEEPINTVL, NETIO__NO},
+    {NETIO_OPT_KEEPCNT, "KEEPCNT", NETIO__KIND_INT, NETIO__FOR_TCP,
+     1, 127, IPPROTO_TCP, NETIO__OS_KEEPCNT, NETIO__NO},
+    {NETIO_OPT_USER_TIMEOUT, "USER_TIMEOUT", NETIO__KIND_INT, NETIO__FOR_TCP,
+     0, INT32_MAX, IPPROTO_TCP, NETIO__OS_USER_TIMEOUT, NETIO__NO},
+    {NETIO_OPT_LINGER, "LINGER", NETIO__KIND_LINGER, NETIO__FOR_TCP,
+     -1, 32767, SOL_SOCKET, SO_LINGER, NETIO__NO},
+    {NETIO_OPT_SNDBUF, "SNDBUF", NETIO__KIND_INT, 0,
+     1, INT32_MAX, SOL_SOCKET, SO_SNDBUF, NETIO__NO},
+    {NETIO_OPT_RCVBUF, "RCVBUF", NETIO__KIND_INT, 0,
+     1, INT32_MAX, SOL_SOCKET, SO_RCVBUF, NETIO__NO},
+    {NETIO_OPT_SNDTIMEO, "SNDTIMEO", NETIO__KIND_TIME, 0,
+     0, INT32_MAX, SOL_SOCKET, SO_SNDTIMEO, NETIO__NO},
+    {NETIO_OPT_RCVTIMEO, "RCVTIMEO", NETIO__KIND_TIME, 0,
+     0, INT32_MAX, SOL_SOCKET, SO_RCVTIMEO, NETIO__NO},
+    {NETIO_OPT_REUSEADDR, "REUSEADDR", NETIO__KIND_INT, NETIO__FOR_IP | NETIO__FOR_UNBOUND,
+     0, 1, SOL_SOCKET, NETIO__OS_REUSEADDR, NETIO__NO},
+    {NETIO_OPT_REUSEPORT, "REUSEPORT", NETIO__KIND_INT, NETIO__FOR_IP | NETIO__FOR_UNBOUND,
+     0, 1, SOL_SOCKET, NETIO__OS_REUSEPORT, NETIO__NO},
+    {NETIO_OPT_EXCLUSIVE, "EXCLUSIVE", NETIO__KIND_INT, NETIO__FOR_IP | NETIO__FOR_UNBOUND,
+     0, 1, SOL_SOCKET, NETIO__OS_EXCLUSIVE, NETIO__NO},
+    {NETIO_OPT_V6ONLY, "V6ONLY", NETIO__KIND_INT, NETIO__FOR_IPV6 | NETIO__FOR_UNBOUND,
+     0, 1, IPPROTO_IPV6, IPV6_V6ONLY, NETIO__NO},
+    {NETIO_OPT_FASTOPEN, "FASTOPEN", NETIO__KIND_FASTOPEN, NETIO__FOR_TCP,
+     0, INT32_MAX, IPPROTO_TCP, NETIO__OS_FASTOPEN, NETIO__NO},
+    {NETIO_OPT_FASTOPEN_CONNECT, "FASTOPEN_CONNECT", NETIO__KIND_INT, NETIO__FOR_TCP,
+     0, 1, IPPROTO_TCP, NETIO__OS_FASTOPEN_CONNECT, NETIO__NO},
+    {NETIO_OPT_CONGESTION, "CONGESTION", NETIO__KIND_TEXT, NETIO__FOR_TCP,
+     0, 0, IPPROTO_TCP, NETIO__OS_CONGESTION, NETIO__NO},
+    {NETIO_OPT_DEVICE, "DEVICE", NETIO__KIND_DEVICE, NETIO__FOR_IP,
+     0, 0, SOL_SOCKET, NETIO__OS_DEVICE, NETIO__OS_DEVICE6},
+    {NETIO_OPT_MARK, "MARK", NETIO__KIND_INT, 0,
+     INT32_MIN, INT32_MAX, SOL_SOCKET, NETIO__OS_MARK, NETIO__NO},
+    {NETIO_OPT_TTL, "TTL", NETIO__KIND_INT, NETIO__BY_FAMILY,
+     1, 255, IPPROTO_IP, IP_TTL, IPV6_UNICAST_HOPS},
+    {NETIO_OPT_TOS, "TOS", NETIO__KIND_INT, NETIO__BY_FAMILY,
+     0, 255, IPPROTO_IP, NETIO__OS_TOS, NETIO__OS_TCLASS},
+    {NETIO_OPT_BROADCAST, "BROADCAST", NETIO__KIND_INT, NETIO__FOR_UDP,
+     0, 1, SOL_SOCKET, SO_BROADCAST, NETIO__NO},
+    {NETIO_OPT_MULTICAST_TTL, "MULTICAST_TTL", NETIO__KIND_INT,
+     NETIO__FOR_DGRAM | NETIO__BY_FAMILY, 0, 255, IPPROTO_IP, IP_MULTICAST_TTL,
+     IPV6_MULTICAST_HOPS},
+    {NETIO_OPT_MULTICAST_LOOP, "MULTICAST_LOOP", NETIO__KIND_INT,
+     NETIO__FOR_DGRAM | NETIO__BY_FAMILY, 0, 1, IPPROTO_IP, IP_MULTICAST_LOOP, IPV6_MULTICAST_LOOP},
+    {NETIO_OPT_DONTFRAG, "DONTFRAG", NETIO__KIND_DONTFRAG, NETIO__BY_FAMILY,
+     0, 1, IPPROTO_IP, NETIO__OS_DONTFRAG, NETIO__OS_DONTFRAG6},
+    {NETIO_OPT_HDRINCL, "HDRINCL", NETIO__KIND_INT, NETIO__UNPROBED,
+     0, 1, IPPROTO_IP, NETIO__OS_HDRINCL, NETIO__NO},
+    {NETIO_OPT_BUSY_POLL, "BUSY_POLL", NETIO__KIND_INT, 0,
+     0, INT32_MAX, SOL_SOCKET, NETIO__OS_BUSY_POLL, NETIO__NO},
+    {NETIO_OPT_NOTSENT_LOWAT, "NOTSENT_LOWAT", NETIO__KIND_INT, NETIO__FOR_TCP,
+     0, INT32_MAX, IPPROTO_TCP, NETIO__OS_NOTSENT_LOWAT, NETIO__NO},
+    {NETIO_OPT_ERROR, "ERROR", NETIO__KIND_ERROR, NETIO__READ_ONLY,
+     0, 0, SOL_SOCKET, SO_ERROR, NETIO__NO},
+    {NETIO_OPT_TYPE, "TYPE", NETIO__KIND_TYPE, NETIO__READ_ONLY,
+     0, 0, SOL_SOCKET, SO_TYPE, NETIO__NO},
+    {NETIO_OPT_FAMILY, "FAMILY", NETIO__KIND_FAMILY, NETIO__READ_ONLY,
+     0, 0, SOL_SOCKET, 0, NETIO__NO},
+    {NETIO_OPT_LISTENING, "LISTENING", NETIO__KIND_INT, NETIO__READ_ONLY,
+     0, 1, SOL_SOCKET, NETIO__OS_LISTENING, NETIO__NO},
+    {NETIO_OPT_MTU, "MTU", NETIO__KIND_INT, NETIO__READ_ONLY | NETIO__BY_FAMILY,
+     0, 0, IPPROTO_IP, NETIO__OS_MTU, NETIO__OS_MTU6},
+    {NETIO_OPT_READABLE, "READABLE", NETIO__KIND_READABLE, NETIO__READ_ONLY,
+     0, 0, SOL_SOCKET, 0, NETIO__NO},
+    {NETIO_OPT_UNSENT, "UNSENT", NETIO__KIND_UNSENT, NETIO__READ_ONLY | NETIO__FOR_TCP,
+     0, 0, SOL_SOCKET, 0, NETIO__NO},
 };
 #undef NETIO__NO
 // clang-format on
@@ -5283,10 +5246,7 @@ static int netio__fastopen_allowed(void)
     return value & 2 ? 0 : NETIO_ENOTSUP;
 }
 #else
-static int netio__fastopen_allowed(void)
-{
-    return 0;
-}
+static int netio__fastopen_allowed(void) { return 0; }
 #endif
 
 // --- numbers -----------------------------------------------------------------------------------
@@ -5373,7 +5333,8 @@ NETIO_API int netio_get_option(netio_socket s, int option, int *value)
 // --- text --------------------------------------------------------------------------------------
 
 #if NETIO__APPLE
-static int netio__device_set(netio_socket s, const netio__option_row *row, bool v6, const char *name)
+static int netio__device_set(netio_socket s, const netio__option_row *row, bool v6,
+                             const char *name)
 {
     int index = name[0] ? (int)netio__os_if_index(name) : 0;
     if (name[0] && index == 0) return NETIO_ENODEV;
@@ -5391,7 +5352,8 @@ static int netio__device_get(netio_socket s, const netio__option_row *row, bool 
     return err;
 }
 #else
-static int netio__device_set(netio_socket s, const netio__option_row *row, bool v6, const char *name)
+static int netio__device_set(netio_socket s, const netio__option_row *row, bool v6,
+                             const char *name)
 {
     (void)v6;
     return netio__os_setopt(s, row->level, row->os, name, strlen(name));
@@ -5552,7 +5514,7 @@ struct netio_poller {
     uint64_t stale;
     netio_socket wake[2]; // to wait on, to write to; the same with eventfd
     bool woken, spent;    // found in this wait: a wake, a one-shot report
-    int fd;          // epoll, kqueue
+    int fd;               // epoll, kqueue
     uint32_t *watch; // select, poll, WSAPoll: the slots in the set, in any order. epoll: the slots
                      // that are always ready
     uint32_t watch_count, watch_cap, turn;
@@ -5612,7 +5574,8 @@ static int netio__hash_grow(netio_poller *p)
     uint32_t old_cap = p->hash_cap;
     p->hash_cap = cap;
     for (uint32_t i = 0; i < old_cap; i++)
-        if (old[i] != NETIO__NO_SLOT) p->hash[netio__hash_place(p, p->slots[old[i]].socket)] = old[i];
+        if (old[i] != NETIO__NO_SLOT)
+            p->hash[netio__hash_place(p, p->slots[old[i]].socket)] = old[i];
     NETIO_FREE(old);
     return 0;
 }
@@ -5731,23 +5694,20 @@ static void netio__drop_stale(netio_poller *p, uint32_t slot)
     p->stale++;
 }
 
-#if (NETIO__HAS_SELECT && !NETIO__WINDOWS) || NETIO__HAS_POLL || \
+#if (NETIO__HAS_SELECT && !NETIO__WINDOWS) || NETIO__HAS_POLL ||                                   \
     (NETIO__WINDOWS && (NETIO__HAS_SELECT || NETIO__HAS_WSAPOLL))
 // For backends whose kernel remembers nothing between two calls.
 static bool netio__identity_alive(netio_poller *p, uint32_t slot)
 {
     uint16_t now;
     int code = netio__os_error();
-    bool same = netio__os_identity(p->slots[slot].socket, &now) == 0 &&
-                now == p->slots[slot].identity;
+    bool same =
+        netio__os_identity(p->slots[slot].socket, &now) == 0 && now == p->slots[slot].identity;
     netio__os_set_error(code);
     return same;
 }
 
-static void netio__set_close(netio_poller *p)
-{
-    NETIO_FREE(p->set);
-}
+static void netio__set_close(netio_poller *p) { NETIO_FREE(p->set); }
 #endif
 
 // --- waking ------------------------------------------------------------------------------------
@@ -5775,10 +5735,7 @@ static void netio__wake_drain(netio_socket s)
     (void)r; // EAGAIN: somebody else's wake was drained with this one
 }
 #elif NETIO__WINDOWS
-static int netio__wake_open(netio_socket wake[2])
-{
-    return netio__pair(wake, NETIO_DGRAM);
-}
+static int netio__wake_open(netio_socket wake[2]) { return netio__pair(wake, NETIO_DGRAM); }
 
 static int netio__wake_write(netio_socket s)
 {
@@ -5794,10 +5751,7 @@ static void netio__wake_drain(netio_socket s)
     while (recv(s, drop, (int)sizeof drop, 0) > 0) {}
 }
 #else
-static int netio__wake_open(netio_socket wake[2])
-{
-    return netio__os_pipe(wake);
-}
+static int netio__wake_open(netio_socket wake[2]) { return netio__os_pipe(wake); }
 
 static int netio__wake_write(netio_socket s)
 {
@@ -5946,9 +5900,14 @@ static ptrdiff_t netio__select_wait(netio_poller *p, netio_event *out, size_t ca
 }
 
 static const netio__poller_ops netio__select_ops = {
-    NETIO_BACKEND_SELECT,  false,            false,
-    netio__select_open,    netio__set_close, netio__select_change,
-    netio__identity_alive, netio__select_wait,
+    NETIO_BACKEND_SELECT,
+    false,
+    false,
+    netio__select_open,
+    netio__set_close,
+    netio__select_change,
+    netio__identity_alive,
+    netio__select_wait,
 };
 #endif // select
 
@@ -5960,10 +5919,7 @@ static const netio__poller_ops netio__select_ops = {
 // p->watch, in the same order.
 //================================================================================================
 
-static struct pollfd *netio__poll_fds(netio_poller *p)
-{
-    return (struct pollfd *)p->set;
-}
+static struct pollfd *netio__poll_fds(netio_poller *p) { return (struct pollfd *)p->set; }
 
 static void netio__poll_set(netio_poller *p, size_t at, netio_socket s, unsigned events)
 {
@@ -6020,7 +5976,9 @@ static ptrdiff_t netio__poll_wait(netio_poller *p, netio_event *out, size_t cap,
         ready--;
         // A stranger may have taken over the number of a socket that was closed without remove.
         if ((revents & POLLNVAL) || !netio__identity_alive(p, slot)) dead++;
-        else n += netio__poller_report(p, slot, netio__os_poll_got(revents, NETIO__INTEREST), &out[n]);
+        else
+            n += netio__poller_report(p, slot, netio__os_poll_got(revents, NETIO__INTEREST),
+                                      &out[n]);
         if (n == cap) p->turn = (at + 1) % count;
     }
     for (uint32_t i = p->watch_count; dead && i-- > 0;) {
@@ -6033,9 +5991,14 @@ static ptrdiff_t netio__poll_wait(netio_poller *p, netio_event *out, size_t cap,
 }
 
 static const netio__poller_ops netio__poll_ops = {
-    NETIO_BACKEND_POLL,    false,            false,
-    netio__poll_open,   netio__set_close, netio__poll_change,
-    netio__identity_alive,  netio__poll_wait,
+    NETIO_BACKEND_POLL,
+    false,
+    false,
+    netio__poll_open,
+    netio__set_close,
+    netio__poll_change,
+    netio__identity_alive,
+    netio__poll_wait,
 };
 #endif // poll
 
@@ -6046,8 +6009,8 @@ static const netio__poller_ops netio__poll_ops = {
 // The key travels in epoll_data. Out of the set means EPOLL_CTL_DEL: the kernel reports errors and
 // hang-ups even with no events asked for, and would spin. It forgets a descriptor when the last
 // duplicate closes, so DEL treats EBADF and ENOENT as gone already. Where a duplicate lives on, the
-// closed number cannot be taken out any more: its reports carry a dead key, and when such pile up the
-// epoll object is made anew. Regular files are refused (EPERM); they are always ready.
+// closed number cannot be taken out any more: its reports carry a dead key, and when such pile up
+// the epoll object is made anew. Regular files are refused (EPERM); they are always ready.
 //================================================================================================
 
 #define NETIO__EPOLL_EVENTS 512
@@ -6194,9 +6157,14 @@ static ptrdiff_t netio__epoll_wait(netio_poller *p, netio_event *out, size_t cap
 }
 
 static const netio__poller_ops netio__epoll_ops = {
-    NETIO_BACKEND_EPOLL, true,               true,
-    netio__epoll_open,   netio__epoll_close, netio__epoll_change,
-    netio__epoll_alive,  netio__epoll_wait,
+    NETIO_BACKEND_EPOLL,
+    true,
+    true,
+    netio__epoll_open,
+    netio__epoll_close,
+    netio__epoll_change,
+    netio__epoll_alive,
+    netio__epoll_wait,
 };
 #endif // epoll
 
@@ -6261,7 +6229,8 @@ static int netio__kqueue_change(netio_poller *p, uint32_t slot, unsigned events)
     int err = netio__kqueue_filter(p, r, false, read, (events & NETIO_EV_READ) != 0);
     if (err < 0) return err;
     err = netio__kqueue_filter(p, r, true, write, (events & NETIO_EV_WRITE) != 0);
-    if (err < 0 && !read && (events & NETIO_EV_READ)) netio__kqueue_one(p, r->socket, false, EV_DELETE);
+    if (err < 0 && !read && (events & NETIO_EV_READ))
+        netio__kqueue_one(p, r->socket, false, EV_DELETE);
     return err;
 }
 
@@ -6307,9 +6276,14 @@ static ptrdiff_t netio__kqueue_wait(netio_poller *p, netio_event *out, size_t ca
 }
 
 static const netio__poller_ops netio__kqueue_ops = {
-    NETIO_BACKEND_KQUEUE, true,                false,
-    netio__kqueue_open,   netio__kqueue_close, netio__kqueue_change,
-    netio__kqueue_alive,  netio__kqueue_wait,
+    NETIO_BACKEND_KQUEUE,
+    true,
+    false,
+    netio__kqueue_open,
+    netio__kqueue_close,
+    netio__kqueue_change,
+    netio__kqueue_alive,
+    netio__kqueue_wait,
 };
 #endif // kqueue
 
@@ -6346,7 +6320,8 @@ static size_t netio__winset_size(size_t cap)
 
 static netio__winset *netio__winset_at(netio_poller *p, int which)
 {
-    return (netio__winset *)(void *)((char *)p->set + (size_t)which * netio__winset_size(p->set_cap));
+    return (netio__winset *)(void *)((char *)p->set +
+                                     (size_t)which * netio__winset_size(p->set_cap));
 }
 
 static void netio__winset_add(netio_poller *p, int which, SOCKET s)
@@ -6366,17 +6341,15 @@ static int netio__winselect_grow(netio_poller *p, size_t need)
     size_t cap = p->set_cap + p->set_cap / 4 + 16;
     if (need <= p->set_cap) return 0;
     if (cap < need) cap = need;
-    void *bigger = NETIO_REALLOC(p->set, NETIO__WIN_SETS * netio__winset_size(cap) + cap * sizeof(uint32_t));
+    void *bigger =
+        NETIO_REALLOC(p->set, NETIO__WIN_SETS * netio__winset_size(cap) + cap * sizeof(uint32_t));
     if (!bigger) return NETIO_ENOMEM;
     p->set = bigger;
     p->set_cap = cap;
     return 0;
 }
 
-static int netio__winselect_open(netio_poller *p)
-{
-    return netio__winselect_grow(p, 1);
-}
+static int netio__winselect_open(netio_poller *p) { return netio__winselect_grow(p, 1); }
 
 static int netio__winselect_change(netio_poller *p, uint32_t slot, unsigned events)
 {
@@ -6418,13 +6391,13 @@ static size_t netio__winselect_collect(netio_poller *p, int which, unsigned got,
         uint32_t *at = &netio__winset_batch(p)[r->pos];
         if (*at < n && out[*at].socket == r->socket)
             out[*at].events |= got & (r->armed | ~(unsigned)NETIO__INTEREST);
-        else if (n < cap && netio__poller_report(p, slot, got, &out[n]))
-            *at = (uint32_t)n++;
+        else if (n < cap && netio__poller_report(p, slot, got, &out[n])) *at = (uint32_t)n++;
     }
     return n;
 }
 
-static ptrdiff_t netio__winselect_wait(netio_poller *p, netio_event *out, size_t cap, int timeout_ms)
+static ptrdiff_t netio__winselect_wait(netio_poller *p, netio_event *out, size_t cap,
+                                       int timeout_ms)
 {
     struct timeval tv;
     size_t n = 0;
@@ -6438,18 +6411,25 @@ static ptrdiff_t netio__winselect_wait(netio_poller *p, netio_event *out, size_t
         netio__winsock_sweep(p);
         return NETIO_EAGAIN;
     }
-    if (ready < 0) return WSAGetLastError() == WSAEINTR ? (ptrdiff_t)NETIO_EAGAIN : netio__os_fail();
+    if (ready < 0)
+        return WSAGetLastError() == WSAEINTR ? (ptrdiff_t)NETIO_EAGAIN : netio__os_fail();
     if (ready == 0) return 0;
     n = netio__winselect_collect(p, NETIO__WIN_READ, NETIO_EV_READ, out, cap, n);
     n = netio__winselect_collect(p, NETIO__WIN_WRITE, NETIO_EV_WRITE, out, cap, n);
-    n = netio__winselect_collect(p, NETIO__WIN_EXCEPT, NETIO__INTEREST | NETIO_EV_HINT_ERROR, out, cap, n);
+    n = netio__winselect_collect(p, NETIO__WIN_EXCEPT, NETIO__INTEREST | NETIO_EV_HINT_ERROR, out,
+                                 cap, n);
     return (ptrdiff_t)n;
 }
 
 static const netio__poller_ops netio__select_ops = {
-    NETIO_BACKEND_SELECT, false, false,
-    netio__winselect_open, netio__set_close, netio__winselect_change,
-    netio__identity_alive,  netio__winselect_wait,
+    NETIO_BACKEND_SELECT,
+    false,
+    false,
+    netio__winselect_open,
+    netio__set_close,
+    netio__winselect_change,
+    netio__identity_alive,
+    netio__winselect_wait,
 };
 #endif // select on Windows
 
@@ -6464,10 +6444,7 @@ static const netio__poller_ops netio__select_ops = {
 
 #define NETIO__WSAPOLL_SLICE_MS 250
 
-static WSAPOLLFD *netio__wsapoll_fds(netio_poller *p)
-{
-    return (WSAPOLLFD *)p->set;
-}
+static WSAPOLLFD *netio__wsapoll_fds(netio_poller *p) { return (WSAPOLLFD *)p->set; }
 
 static void netio__wsapoll_set(netio_poller *p, size_t at, netio_socket s, unsigned events)
 {
@@ -6593,9 +6570,14 @@ static ptrdiff_t netio__wsapoll_wait(netio_poller *p, netio_event *out, size_t c
 }
 
 static const netio__poller_ops netio__wsapoll_ops = {
-    NETIO_BACKEND_WSAPOLL, false, false,
-    netio__wsapoll_open,   netio__set_close, netio__wsapoll_change,
-    netio__identity_alive,  netio__wsapoll_wait,
+    NETIO_BACKEND_WSAPOLL,
+    false,
+    false,
+    netio__wsapoll_open,
+    netio__set_close,
+    netio__wsapoll_change,
+    netio__identity_alive,
+    netio__wsapoll_wait,
 };
 #endif // WSAPoll
 
@@ -6700,8 +6682,8 @@ static int netio__slot_change(netio_poller *p, uint32_t slot, unsigned events, v
     uint8_t before = r->interest;
     unsigned wanted = events & NETIO__INTEREST;
     // Edge and one-shot begin anew even if nothing else changes.
-    bool same = before == events && r->armed == wanted &&
-                !(events & (NETIO_EV_EDGE | NETIO_EV_ONESHOT));
+    bool same =
+        before == events && r->armed == wanted && !(events & (NETIO_EV_EDGE | NETIO_EV_ONESHOT));
     int err = 0;
     if ((before ^ events) & NETIO_EV_EDGE) netio__disarm(p, slot); // a knote keeps its kind
     r->interest = (uint8_t)events;
@@ -6798,30 +6780,18 @@ NETIO_API ptrdiff_t netio_poller_wait(netio_poller *p, netio_event *events, size
     }
 }
 
-NETIO_API int netio_poller_wake(netio_poller *p)
-{
-    return netio__wake_write(p->wake[1]);
-}
+NETIO_API int netio_poller_wake(netio_poller *p) { return netio__wake_write(p->wake[1]); }
 
-NETIO_API int netio_poller_backend(const netio_poller *p)
-{
-    return p->ops->backend;
-}
+NETIO_API int netio_poller_backend(const netio_poller *p) { return p->ops->backend; }
 
 NETIO_API netio_socket netio_poller_fd(const netio_poller *p)
 {
     return p->fd < 0 ? NETIO_INVALID_SOCKET : (netio_socket)p->fd;
 }
 
-NETIO_API size_t netio_poller_count(const netio_poller *p)
-{
-    return p->count;
-}
+NETIO_API size_t netio_poller_count(const netio_poller *p) { return p->count; }
 
-NETIO_API uint64_t netio_poller_stale(const netio_poller *p)
-{
-    return p->stale;
-}
+NETIO_API uint64_t netio_poller_stale(const netio_poller *p) { return p->stale; }
 #endif // NETIO__HAS_POLLER
 
 #ifdef __cplusplus
