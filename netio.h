@@ -44,7 +44,8 @@ errno; netio_os_error() has the OS's own number.
 
 WAITING  timeout_ms is 0: don't wait (NETIO_EAGAIN if it would), negative: no limit, else
 milliseconds on the monotonic clock (NETIO_ETIMEDOUT when they are over; the socket stays usable).
-Signals and partial progress never extend it. For one deadline over several calls see netio_deadline. Only timeout_ms decides: the OS's blocking mode of a socket does not matter to sends
+Signals and partial progress never extend it. For one deadline over several calls see
+netio_deadline. Only timeout_ms decides: the OS's blocking mode of a socket does not matter to sends
 and receives.
 
 THREADS  Different sockets: any threads. One socket: one thread may receive while one sends; two
@@ -565,8 +566,8 @@ NETIO_API int netio_sendfile(netio_socket s, netio_file file, uint64_t off, uint
 
 // One datagram. Returns its length; recvfrom: more than `cap` if it did not fit (its true size
 // where the OS tells it, Linux, else cap + 1; `buf` has its first `cap` bytes); NETIO_EINVAL on a
-// stream socket; as above. `from` may be NULL. sendto: a peer in the other form (IPv4 from an IPv6 socket)
-// is mapped; more than the OS takes is NETIO_EMSGSIZE.
+// stream socket; as above. `from` may be NULL. sendto: a peer in the other form (IPv4 from an IPv6
+// socket) is mapped, an any-address is this machine; more than the OS takes is NETIO_EMSGSIZE.
 NETIO_API ptrdiff_t netio_recvfrom(netio_socket s, void *buf, size_t cap, netio_addr *from,
                                    int timeout_ms);
 NETIO_API ptrdiff_t netio_sendto(netio_socket s, const void *data, size_t len, const netio_addr *to,
@@ -2966,6 +2967,7 @@ NETIO_API int netio_addr_from_sockaddr(netio_addr *out, const void *sockaddr, si
     family = netio__addr_os_family(&a);
     if (family == AF_INET && len < sizeof(struct sockaddr_in)) return NETIO_EINVAL;
     if (family == AF_INET6 && len < sizeof(struct sockaddr_in6)) return NETIO_EINVAL;
+    if (family == AF_UNIX && len > sizeof(netio__sockaddr_un)) return NETIO_EINVAL;
     if (family == AF_INET) a.len = sizeof(struct sockaddr_in);
     if (family == AF_INET6) a.len = sizeof(struct sockaddr_in6);
     *out = a;
@@ -3145,6 +3147,8 @@ NETIO_API bool netio_cidr_contains(const netio_cidr *net, const netio_addr *a)
 {
     netio__ip ip, n;
     if (!net || !a || !netio__addr_get_ip(&ip, a)) return false;
+    // A network that was never filled in must not let everybody pass.
+    if ((net->ip_len != 4 && net->ip_len != 16) || net->bits > net->ip_len * 8) return false;
     memset(&n, 0, sizeof n);
     n.family = net->ip_len == 4 ? NETIO_IPV4 : NETIO_IPV6;
     memcpy(n.bytes, net->ip, 16);
@@ -3171,7 +3175,6 @@ NETIO_API int netio_port_class(uint16_t port) { return port < 1024 ? 0 : port < 
 
 typedef struct netio__lookup {
     char host[256], service[64];
-    bool passive; // "" or "*": any interface
     uint16_t port;
     int family;
     netio_resolver resolver;
@@ -3250,8 +3253,9 @@ static int netio__service(uint16_t *out, const char *name, int type)
     if (err == 0) err = netio__eai(NETIO_GETADDRINFO(NULL, name, &hints, &list));
     if (err == NETIO_EAI_NONAME) err = NETIO_ENOENT;
     if (err < 0) return err;
+    if (!list) return NETIO_ENOENT;
     err = netio_addr_from_sockaddr(&a, list->ai_addr, (size_t)list->ai_addrlen);
-    *out = netio_addr_port(&a);
+    if (err == 0) *out = netio_addr_port(&a);
     NETIO_FREEADDRINFO(list);
     return err;
 }
@@ -3263,31 +3267,44 @@ static bool netio__known(const netio_addr *list, size_t count, const netio_addr 
     return false;
 }
 
+// One answer, if it is of use: an IP address of the family asked for, and not known yet. One family
+// may take half of the list (`half`), so that a long list of the first leaves room for the second.
+static void netio__lookup_keep(netio__lookup *q, netio_addr a, bool half)
+{
+    size_t same = 0;
+    netio_addr_unmap(&a);
+    int family = netio_addr_family(&a);
+    if (family != NETIO_IPV4 && family != NETIO_IPV6) return;
+    if (q->family && family != q->family) return;
+    for (size_t i = 0; i < q->count; i++) same += netio_addr_family(&q->found[i]) == family;
+    if (q->count == NETIO_RESOLVE_MAX || (half && same >= NETIO_RESOLVE_MAX / 2)) return;
+    if (!netio__known(q->found, q->count, &a)) q->found[q->count++] = a;
+}
+
 static int netio__lookup_system(netio__lookup *q)
 {
     struct addrinfo hints = netio__hints(q->family, SOCK_STREAM), *list = NULL;
     int err = netio__eai(NETIO_GETADDRINFO(q->host, NULL, &hints, &list));
     if (err < 0) return err;
-    for (struct addrinfo *i = list; i && q->count < NETIO_RESOLVE_MAX; i = i->ai_next) {
-        netio_addr a;
-        if (netio_addr_from_sockaddr(&a, i->ai_addr, (size_t)i->ai_addrlen) < 0) continue;
-        netio_addr_unmap(&a);
-        netio_addr_set_port(&a, q->port);
-        if (!netio__known(q->found, q->count, &a)) q->found[q->count++] = a;
+    for (int pass = 0; pass < 2; pass++) {
+        for (struct addrinfo *i = list; i; i = i->ai_next) {
+            netio_addr a;
+            if (netio_addr_from_sockaddr(&a, i->ai_addr, (size_t)i->ai_addrlen) < 0) continue;
+            netio_addr_set_port(&a, q->port);
+            netio__lookup_keep(q, a, pass == 0);
+        }
     }
-    NETIO_FREEADDRINFO(list);
+    if (list) NETIO_FREEADDRINFO(list);
     return q->count ? 0 : NETIO_EAI_NONAME;
 }
 
 static int netio__lookup_custom(netio__lookup *q)
 {
     netio_addr got[NETIO_RESOLVE_MAX];
+    memset(got, 0, sizeof got);
     ptrdiff_t n = q->resolver(q->resolver_user, q->host, q->port, got, NETIO_RESOLVE_MAX);
     if (n < 0) return (int)n;
-    for (ptrdiff_t i = 0; i < n && i < NETIO_RESOLVE_MAX; i++) {
-        if (q->family && netio_addr_family(&got[i]) != q->family) continue;
-        if (!netio__known(q->found, q->count, &got[i])) q->found[q->count++] = got[i];
-    }
+    for (ptrdiff_t i = 0; i < n && i < NETIO_RESOLVE_MAX; i++) netio__lookup_keep(q, got[i], false);
     return q->count ? 0 : NETIO_EAI_NONAME;
 }
 
@@ -3928,7 +3945,7 @@ NETIO_API int netio_connect_start(netio_socket *out, const netio_addr *addr,
     int type = o->type ? o->type : (int)NETIO_STREAM;
     netio_socket s;
     netio_addr a;
-    if (!out || !addr) return NETIO_EINVAL;
+    if (!out || !addr || netio_addr_family(addr) == 0) return NETIO_EINVAL;
     int err = netio__family_fits(addr, o->family);
     if (err < 0) return err;
     a = *addr;
@@ -5940,7 +5957,8 @@ static int netio__poll_change(netio_poller *p, uint32_t slot, unsigned events)
 {
     netio__slot *r = &p->slots[slot];
     int err = 0;
-    if (!events && r->armed) {
+    if (!events && !r->armed) return 0;
+    if (!events) {
         uint32_t gap = netio__watch_remove(p, slot);
         netio__poll_fds(p)[gap + 1] = netio__poll_fds(p)[p->watch_count + 1];
         return 0;
