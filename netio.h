@@ -3558,6 +3558,7 @@ static int netio__patience_over(const netio__patience *p)
 // Waits for `events`. Returns what came; NETIO_EAGAIN, NETIO_ETIMEDOUT, NETIO_EBADF.
 static int netio__wait(netio_socket s, unsigned events, netio__patience *p)
 {
+    if (s == NETIO_INVALID_SOCKET) return NETIO_EBADF; // which poll(2) would wait for
     for (;;) {
         netio__os_waiter w;
         int left = netio__patience_left(p);
@@ -3902,7 +3903,7 @@ NETIO_API int netio_open(netio_socket *out, int os_family, int os_type, int os_p
     if (!out) return NETIO_EINVAL;
     int err = netio__os_socket(out, os_family, os_type, os_protocol, false);
     if (err == 0) NETIO_ON_OP(NETIO_OP_OPEN, *out, 0);
-    return err;
+    return err == NETIO_EINVAL ? (int)NETIO_ENOTSUP : err; // Linux, of a type that it does not know
 }
 
 // --- connecting one address --------------------------------------------------------------------
@@ -4461,7 +4462,6 @@ NETIO_API int netio_wait(netio_socket s, unsigned events, int timeout_ms)
 {
     netio__patience p = netio__patient(timeout_ms);
     if (events == 0 || (events & ~(unsigned)(NETIO_EV_READ | NETIO_EV_WRITE))) return NETIO_EINVAL;
-    if (s == NETIO_INVALID_SOCKET) return NETIO_EBADF;
     return netio__wait(s, events, &p);
 }
 
@@ -4836,6 +4836,7 @@ NETIO_API ptrdiff_t netio_query(netio_socket s, const netio_addr *to, netio_buf 
     netio_addr peer;
     ptrdiff_t r = NETIO_ETIMEDOUT;
     if (!to || tries <= 0 || first_ms <= 0) return NETIO_EINVAL;
+    if ((answer.cap && !answer.data) || (request.len && !request.data)) return NETIO_EINVAL;
     peer = *to;
     netio_addr_unmap(&peer);
     for (int i = 0; i < tries && r == NETIO_ETIMEDOUT; i++) {
@@ -5711,9 +5712,9 @@ static void netio__drop_stale(netio_poller *p, uint32_t slot)
     p->stale++;
 }
 
-#if (NETIO__HAS_SELECT && !NETIO__WINDOWS) || NETIO__HAS_POLL ||                                   \
+#if (NETIO__HAS_SELECT && !NETIO__WINDOWS) || NETIO__HAS_POLL || NETIO__HAS_EPOLL ||               \
     (NETIO__WINDOWS && (NETIO__HAS_SELECT || NETIO__HAS_WSAPOLL))
-// For backends whose kernel remembers nothing between two calls.
+// For what the kernel does not remember between two calls.
 static bool netio__identity_alive(netio_poller *p, uint32_t slot)
 {
     uint16_t now;
@@ -6101,18 +6102,40 @@ static int netio__epoll_change(netio_poller *p, uint32_t slot, unsigned events)
     bool known = r->armed || (r->interest & NETIO_EV_ONESHOT);
     err = netio__epoll_ctl(p, known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, slot, events);
     if (err == NETIO_EEXIST) err = netio__epoll_ctl(p, EPOLL_CTL_MOD, slot, events);
-    if (err == NETIO_ENOENT) err = netio__epoll_ctl(p, EPOLL_CTL_ADD, slot, events);
-    if (err == NETIO_EACCES && errno == EPERM) err = netio__watch_add(p, slot);
+    // An armed one that the kernel does not know was closed; its number may be a stranger's now.
+    if (err == NETIO_ENOENT && !r->armed) err = netio__epoll_ctl(p, EPOLL_CTL_ADD, slot, events);
+    if (err == NETIO_EACCES && errno == EPERM) {
+        err = netio__os_identity(r->socket, &r->identity);
+        if (err == 0) err = netio__watch_add(p, slot);
+    }
     return err;
 }
 
+// Asked by adding it once more, which changes nothing about one that is there.
 static bool netio__epoll_alive(netio_poller *p, uint32_t slot)
 {
     int code = errno;
-    bool alive = !netio__epoll_in_kernel(p, slot) ||
-                 netio__epoll_ctl(p, EPOLL_CTL_MOD, slot, p->slots[slot].armed) == 0;
+    if (!netio__epoll_in_kernel(p, slot)) return netio__identity_alive(p, slot);
+    int err = netio__epoll_ctl(p, EPOLL_CTL_ADD, slot, p->slots[slot].armed);
+    if (err == 0) netio__epoll_ctl(p, EPOLL_CTL_DEL, slot, 0);
     errno = code;
-    return alive;
+    return err == NETIO_EEXIST;
+}
+
+// One registration into the new object. Gone if the old one does not know it any more.
+static int netio__epoll_move(netio_poller *p, uint32_t slot, int fresh)
+{
+    int old = p->fd;
+    if (!netio__epoll_alive(p, slot)) {
+        p->slots[slot].armed = 0; // its number is no longer its own: nothing to take out
+        netio__slot_free(p, slot);
+        p->stale++;
+        return 0;
+    }
+    p->fd = fresh;
+    int err = netio__epoll_ctl(p, EPOLL_CTL_ADD, slot, p->slots[slot].armed);
+    p->fd = old;
+    return err;
 }
 
 // The old object keeps its number, as somebody may have nested it.
@@ -6123,17 +6146,9 @@ static void netio__epoll_rebuild(netio_poller *p)
     if (fresh < 0) return; // the next time, perhaps
     p->fd = fresh;
     int err = netio__epoll_add_wake(p);
-    for (uint32_t i = 0; i < p->slot_cap && err == 0; i++) {
-        if (!p->slots[i].armed || !netio__epoll_in_kernel(p, i)) continue;
-        err = netio__epoll_ctl(p, EPOLL_CTL_ADD, i, p->slots[i].armed);
-        if (err == NETIO_EBADF) {
-            p->slots[i].armed = 0; // its number is closed: it cannot be taken out, nor need it
-            netio__slot_free(p, i);
-            p->stale++;
-            err = 0;
-        }
-    }
     p->fd = old;
+    for (uint32_t i = 0; i < p->slot_cap && err == 0; i++)
+        if (p->slots[i].armed && netio__epoll_in_kernel(p, i)) err = netio__epoll_move(p, i, fresh);
     if (err == 0) dup3(fresh, old, O_CLOEXEC);
     netio__os_close(fresh);
     errno = code;
@@ -6149,13 +6164,28 @@ static unsigned netio__epoll_got(uint32_t e)
     return got;
 }
 
+// Regular files. They and the sockets go first in turns: with a small `cap` neither starves.
+static size_t netio__epoll_files(netio_poller *p, netio_event *out, size_t cap)
+{
+    uint32_t count = p->watch_count, dead = NETIO__NO_SLOT;
+    size_t n = 0;
+    for (uint32_t i = 0; i < count && n < cap; i++) {
+        uint32_t slot = p->watch[(p->turn / 2 + i) % count];
+        if (!netio__identity_alive(p, slot)) dead = slot; // one at a time will do
+        else n += netio__poller_report(p, slot, NETIO__INTEREST, &out[n]);
+    }
+    if (dead != NETIO__NO_SLOT) netio__drop_stale(p, dead);
+    return n;
+}
+
 static ptrdiff_t netio__epoll_wait(netio_poller *p, netio_event *out, size_t cap, int timeout_ms)
 {
     struct epoll_event list[NETIO__EPOLL_EVENTS];
-    size_t n = 0;
-    if (cap > NETIO__EPOLL_EVENTS) cap = NETIO__EPOLL_EVENTS;
-    int ready = epoll_wait(p->fd, list, (int)cap, p->watch_count ? 0 : timeout_ms);
-    if (ready < 0) return errno == EINTR ? (ptrdiff_t)NETIO_EAGAIN : netio__os_fail();
+    bool files_first = p->watch_count && (p->turn++ & 1);
+    size_t n = files_first ? netio__epoll_files(p, out, cap) : 0;
+    if (n == cap) return (ptrdiff_t)n;
+    int ready = epoll_wait(p->fd, list, (int)(cap - n), p->watch_count ? 0 : timeout_ms);
+    if (ready < 0 && n == 0) return errno == EINTR ? (ptrdiff_t)NETIO_EAGAIN : netio__os_fail();
     for (int i = 0; i < ready; i++) {
         uint64_t key = list[i].data.u64;
         uint32_t slot = (uint32_t)key;
@@ -6169,8 +6199,7 @@ static ptrdiff_t netio__epoll_wait(netio_poller *p, netio_event *out, size_t cap
         }
     }
     if (p->leftovers >= NETIO__EPOLL_LEFTOVERS) netio__epoll_rebuild(p);
-    for (uint32_t i = 0; i < p->watch_count && n < cap; i++)
-        n += netio__poller_report(p, p->watch[i], NETIO__INTEREST, &out[n]);
+    if (p->watch_count && !files_first) n += netio__epoll_files(p, out + n, cap - n);
     return (ptrdiff_t)n;
 }
 
@@ -6774,7 +6803,7 @@ static void netio__poller_spent(netio_poller *p, const netio_event *events, size
     for (size_t i = 0; i < count; i++) {
         uint32_t slot = netio__slot_find(p, events[i].socket);
         if (slot == NETIO__NO_SLOT || !(p->slots[slot].interest & NETIO_EV_ONESHOT)) continue;
-        if (p->ops->oneshot) p->slots[slot].armed = 0;
+        if (p->ops->oneshot && p->slots[slot].pos == NETIO__NO_SLOT) p->slots[slot].armed = 0;
         else netio__disarm(p, slot);
     }
     p->spent = false;
