@@ -77,9 +77,6 @@ SWITCHES  define before including, the same in every file
                             result its bytes or error. Must not call netio on the same socket.
     NETIO_GETADDRINFO, NETIO_FREEADDRINFO    replace the system's resolver, for tests; both or none
 */
-#ifndef NETIO_H
-#define NETIO_H
-
 #if defined(NETIO_IMPLEMENTATION) && !defined(_WIN32)
 // The C library fixes what it shows at the first system header, so this comes before any of them.
 #ifndef _GNU_SOURCE
@@ -101,6 +98,9 @@ SWITCHES  define before including, the same in every file
 #define __BSD_VISIBLE 1 // FreeBSD, OpenBSD: likewise
 #endif
 #endif
+
+#ifndef NETIO_H
+#define NETIO_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -566,8 +566,9 @@ NETIO_API int netio_sendfile(netio_socket s, netio_file file, uint64_t off, uint
 
 // One datagram. Returns its length; recvfrom: more than `cap` if it did not fit (its true size
 // where the OS tells it, Linux, else cap + 1; `buf` has its first `cap` bytes); NETIO_EINVAL on a
-// stream socket; as above. `from` may be NULL. sendto: a peer in the other form (IPv4 from an IPv6
-// socket) is mapped, an any-address is this machine; more than the OS takes is NETIO_EMSGSIZE.
+// stream socket, whose bytes may be lost by that; as above. `from` may be NULL. sendto: a peer in
+// the other form (IPv4 from an IPv6 socket) is mapped, an any-address is this machine; more than
+// the OS takes is NETIO_EMSGSIZE.
 NETIO_API ptrdiff_t netio_recvfrom(netio_socket s, void *buf, size_t cap, netio_addr *from,
                                    int timeout_ms);
 NETIO_API ptrdiff_t netio_sendto(netio_socket s, const void *data, size_t len, const netio_addr *to,
@@ -782,21 +783,35 @@ NETIO_API bool netio_backend_available(int backend);           // AUTO: true
 #endif
 #if !NETIO__WINDOWS && !NETIO__LINUX && !NETIO__BSD && !defined(NETIO_PORT_UNTESTED)
 #error "netio.h: neither Linux, macOS, BSD nor Windows. NETIO_PORT_UNTESTED tries plain POSIX"
+#define NETIO__STOP 1 // one error is enough: the rest is left out
 #endif
 
-// A C library's header that came before this file, in a mode that hides what is needed.
-#if !NETIO__WINDOWS && defined(_FEATURES_H) && defined(__STRICT_ANSI__) &&                         \
-    !defined(__cplusplus) && !defined(_GNU_SOURCE)
-#error "netio.h: under -std=c99 include it before any system header, or compile with -D_GNU_SOURCE"
+// glibc shows what the first of its headers was asked for: too little, if that came before this one
+// under -std=c99 or a bare _POSIX_C_SOURCE.
+#if defined(__GLIBC__) && !defined(__USE_MISC)
+#error "netio.h: include it before any system header, or compile with -D_GNU_SOURCE or -std=gnu99"
+#define NETIO__STOP 1
 #endif
 
-#if NETIO__WINDOWS
-#if defined(_WIN32_WINNT) && _WIN32_WINNT < 0x0600
+#if NETIO__WINDOWS && defined(_WIN32_WINNT)
+#if _WIN32_WINNT < 0x0600
 #error "netio.h: needs _WIN32_WINNT of 0x0600 (Windows Vista) or newer"
+#define NETIO__STOP 1
+#endif
 #endif
 #if defined(_WINSOCKAPI_) && !defined(_WINSOCK2API_) && !defined(_WINSOCK2_H)
 #error "netio.h: <windows.h> brought <winsock.h>: include netio.h before it, or <winsock2.h>"
+#define NETIO__STOP 1
 #endif
+#if defined(NETIO_NO_SELECT) && defined(NETIO_NO_POLL) && defined(NETIO_NO_WSAPOLL) &&             \
+    defined(NETIO_NO_EPOLL) && defined(NETIO_NO_KQUEUE) && !defined(NETIO_NO_POLLER)
+#error "netio.h: no poller backend is left: define NETIO_NO_POLLER too"
+#define NETIO__STOP 1
+#endif
+
+#ifndef NETIO__STOP
+
+#if NETIO__WINDOWS
 #ifndef _WIN32_WINNT
 #define _WIN32_WINNT 0x0600
 #endif
@@ -921,8 +936,10 @@ NETIO_API bool netio_backend_available(int backend);           // AUTO: true
 #else
 #define NETIO__HAS_NOSIGPIPE 0
 #endif
-#if !NETIO__WINDOWS && !defined(MSG_NOSIGNAL)
-#define MSG_NOSIGNAL 0 // old macOS: SO_NOSIGPIPE does it
+#if defined(MSG_NOSIGNAL)
+#define NETIO__NOSIGNAL MSG_NOSIGNAL
+#else
+#define NETIO__NOSIGNAL 0 // old macOS: SO_NOSIGPIPE does it
 #endif
 
 #if NETIO__HAS_EPOLL && NETIO__HAS_POLLER
@@ -1151,7 +1168,11 @@ static int netio__os_map(int code)
     return NETIO_EIO;
 }
 
-static int netio__os_fail(void) { return netio__os_map(errno); }
+static int netio__os_fail(void)
+{
+    int err = netio__os_map(errno);
+    return err < 0 ? err : NETIO_EIO; // always an error, as compilers see it too
+}
 
 static int netio__os_start(void) { return 0; }
 
@@ -1228,7 +1249,6 @@ static void netio__os_no_sigpipe(int s)
 }
 #endif
 
-#if !NETIO__HAS_SOCK_FLAGS
 // What a descriptor needs that was made without flags.
 static int netio__os_prepare(int s, bool inheritable)
 {
@@ -1237,7 +1257,6 @@ static int netio__os_prepare(int s, bool inheritable)
     if (err == 0) netio__os_no_sigpipe(s);
     return err;
 }
-#endif
 
 // One flag fewer to set where sockets are born with it.
 #if NETIO__HAS_SOCK_FLAGS
@@ -1262,7 +1281,7 @@ static int netio__os_socketpair(int out[2], int type)
 }
 #endif
 
-#if NETIO__HAS_POLLER && !NETIO__HAS_EVENTFD
+#if NETIO__HAS_POLLER
 static int netio__os_pipe(int out[2])
 {
     return pipe2(out, O_NONBLOCK | O_CLOEXEC) < 0 ? netio__os_fail() : 0;
@@ -1344,23 +1363,26 @@ static bool netio__os_accept_skip(int code)
 }
 
 #if NETIO__HAS_SOCK_FLAGS
+// Some sandboxes and emulators refuse accept4 with ENOSYS.
 static int netio__os_accept_raw(int s, struct sockaddr *sa, socklen_t *len)
 {
-    return accept4(s, sa, len, SOCK_NONBLOCK | SOCK_CLOEXEC);
-}
-
-static int netio__os_accept_prepare(int s)
-{
-    netio__os_no_sigpipe(s);
-    return 0;
+    int client = accept4(s, sa, len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (client < 0 && errno == ENOSYS) {
+        client = accept(s, sa, len);
+        if (client >= 0) netio__os_prepare(client, false);
+    }
+    if (client >= 0) netio__os_no_sigpipe(client);
+    return client;
 }
 #else
 static int netio__os_accept_raw(int s, struct sockaddr *sa, socklen_t *len)
 {
-    return accept(s, sa, len);
+    int client = accept(s, sa, len);
+    if (client < 0 || netio__os_prepare(client, false) == 0) return client;
+    netio__os_close(client); // macOS: the client is gone already
+    errno = ECONNABORTED;
+    return -1;
 }
-
-static int netio__os_accept_prepare(int s) { return netio__os_prepare(s, false); }
 #endif
 
 // `sa` of 128 bytes, or NULL. Clients that cannot be served are skipped, 64 at a time.
@@ -1370,17 +1392,12 @@ static int netio__os_accept(int *out, int listener, void *sa, netio__socklen *le
         socklen_t room = 128;
         int s = netio__os_accept_raw(listener, (struct sockaddr *)sa, sa ? &room : NULL);
         if (s >= 0) {
-            if (netio__os_accept_prepare(s) == 0) {
-                if (sa) *len = room;
-                *out = s;
-                return 0;
-            }
-            netio__os_close(s); // macOS: the client is gone already
-        } else if (errno == EOPNOTSUPP) {
-            return NETIO_EINVAL; // a socket that never listens
-        } else if (!netio__os_accept_skip(errno)) {
-            return netio__os_fail();
+            if (sa) *len = room;
+            *out = s;
+            return 0;
         }
+        if (errno == EOPNOTSUPP) return NETIO_EINVAL; // a socket that never listens
+        if (!netio__os_accept_skip(errno)) return netio__os_fail();
     }
     return NETIO_EAGAIN;
 }
@@ -1470,7 +1487,7 @@ static int netio__os_send_fail(void)
 static ptrdiff_t netio__os_send(int s, const void *data, size_t len)
 {
     ssize_t n;
-    do n = send(s, data, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+    do n = send(s, data, len, MSG_DONTWAIT | NETIO__NOSIGNAL);
     while (n < 0 && errno == EINTR);
     return n < 0 ? netio__os_send_fail() : (ptrdiff_t)n;
 }
@@ -1511,13 +1528,13 @@ static ptrdiff_t netio__os_sendv(int s, netio__iov *iov, size_t count)
     struct msghdr m;
     ssize_t n;
     netio__os_msg(&m, NULL, 0, iov, count);
-    do n = sendmsg(s, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+    do n = sendmsg(s, &m, MSG_DONTWAIT | NETIO__NOSIGNAL);
     while (n < 0 && errno == EINTR);
     return n < 0 ? netio__os_send_fail() : (ptrdiff_t)n;
 }
 
 // Returns the datagram's length, more than `cap` if it was cut. With MSG_TRUNC Linux gives the true
-// length, but on a TCP socket it would drop bytes: the caller has made sure that it is none.
+// length. (On a TCP socket it drops bytes.)
 static ptrdiff_t netio__os_recvfrom(int s, void *buf, size_t cap, void *sa, netio__socklen *len)
 {
     struct msghdr m;
@@ -1537,7 +1554,7 @@ static ptrdiff_t netio__os_sendto(int s, const void *data, size_t len, const voi
 {
     ssize_t n;
     do
-        n = sendto(s, data, len, MSG_DONTWAIT | MSG_NOSIGNAL, (const struct sockaddr *)sa,
+        n = sendto(s, data, len, MSG_DONTWAIT | NETIO__NOSIGNAL, (const struct sockaddr *)sa,
                    (socklen_t)sa_len);
     while (n < 0 && errno == EINTR);
     return n < 0 ? netio__os_send_fail() : (ptrdiff_t)n;
@@ -1904,7 +1921,11 @@ static int netio__os_map(int code)
     return NETIO_EIO;
 }
 
-static int netio__os_fail(void) { return netio__os_map(WSAGetLastError()); }
+static int netio__os_fail(void)
+{
+    int err = netio__os_map(WSAGetLastError());
+    return err < 0 ? err : NETIO_EIO; // always an error, as compilers see it too
+}
 
 // Winsock counts its users; it is started once and left running.
 static BOOL CALLBACK netio__os_start_once(PINIT_ONCE once, PVOID arg, PVOID *context)
@@ -4217,6 +4238,12 @@ static int netio__race_add(netio__race *r, const char *address, netio__patience 
     if (left == 0 && p->timeout_ms > 0) return NETIO_ETIMEDOUT;
     ptrdiff_t n = netio_resolve(address, found, NETIO_RESOLVE_MAX, &how, left);
     if (n < 0) return (int)n;
+    if (found[0].dual) { // ":port": this machine, in either family
+        uint16_t port = netio_addr_port(&found[0]);
+        netio_addr_loopback(&found[0], NETIO_IPV6, port);
+        netio_addr_loopback(&found[1], NETIO_IPV4, port);
+        n = 2;
+    }
     for (ptrdiff_t i = 0; i < n && r->count < NETIO_RESOLVE_MAX; i++) {
         netio__attempt *t = &r->list[r->count++];
         memset(t, 0, sizeof *t);
@@ -4760,13 +4787,15 @@ NETIO_API ptrdiff_t netio_recvfrom(netio_socket s, void *buf, size_t cap, netio_
     ptrdiff_t r;
     if (cap && !buf) return NETIO_EINVAL;
     if (cap > NETIO__IO_MAX) cap = NETIO__IO_MAX;
-    int type = netio__socket_type(s);
-    if (type < 0) return type;
-    if (type == SOCK_STREAM) return NETIO_EINVAL; // asking for the true length would drop its bytes
     do {
         len = (netio__socklen)sizeof sa;
         r = netio__os_recvfrom(s, cap ? buf : none, cap, sa, &len);
     } while (netio__again(&r, s, NETIO_EV_READ, &p));
+    // Datagrams come with a sender, but for those of unnamed Unix sockets. What has none may be no
+    // datagram at all.
+    int type = r >= 0 && len == 0 ? netio__socket_type(s) : SOCK_DGRAM;
+    if (type < 0) r = type;
+    if (type == SOCK_STREAM) r = NETIO_EINVAL;
     if (r == 0 && type == SOCK_SEQPACKET) r = NETIO_EOF;
     if (r >= 0 && from) netio__addr_take(from, sa, len);
     NETIO_ON_OP(NETIO_OP_RECV, s, r);
@@ -5725,34 +5754,43 @@ static bool netio__identity_alive(netio_poller *p, uint32_t slot)
     return same;
 }
 
+#if NETIO__HAS_SELECT || NETIO__HAS_POLL || NETIO__HAS_WSAPOLL
 static void netio__set_close(netio_poller *p) { NETIO_FREE(p->set); }
+#endif
 #endif
 
 // --- waking ------------------------------------------------------------------------------------
 
+#if !NETIO__WINDOWS
 #if NETIO__HAS_EVENTFD
 static int netio__wake_open(netio_socket wake[2])
 {
     wake[0] = wake[1] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    return wake[0] < 0 ? netio__os_fail() : 0;
+    if (wake[0] >= 0) return 0;
+    return errno == ENOSYS ? netio__os_pipe(wake) : netio__os_fail(); // a sandbox may refuse it
 }
+#else
+static int netio__wake_open(netio_socket wake[2]) { return netio__os_pipe(wake); }
+#endif
 
+// Eight bytes, as an eventfd wants; a pipe does not mind. EAGAIN: it is awake enough.
 static int netio__wake_write(netio_socket s)
 {
     uint64_t one = 1;
-    int code = errno, err = 0;
+    int code = errno;
     while (write(s, &one, sizeof one) < 0 && errno == EINTR) {}
-    errno = code; // EAGAIN: it is awake enough
-    return err;
+    errno = code;
+    return 0;
 }
 
 static void netio__wake_drain(netio_socket s)
 {
-    uint64_t n;
-    ssize_t r = read(s, &n, sizeof n);
-    (void)r; // EAGAIN: somebody else's wake was drained with this one
+    uint64_t drop[8];
+    int code = errno;
+    while (read(s, drop, sizeof drop) == (ssize_t)sizeof drop) {}
+    errno = code;
 }
-#elif NETIO__WINDOWS
+#else
 static int netio__wake_open(netio_socket wake[2]) { return netio__pair(wake, NETIO_DGRAM); }
 
 static int netio__wake_write(netio_socket s)
@@ -5767,22 +5805,6 @@ static void netio__wake_drain(netio_socket s)
 {
     char drop[64];
     while (recv(s, drop, (int)sizeof drop, 0) > 0) {}
-}
-#else
-static int netio__wake_open(netio_socket wake[2]) { return netio__os_pipe(wake); }
-
-static int netio__wake_write(netio_socket s)
-{
-    int code = errno;
-    while (write(s, "", 1) < 0 && errno == EINTR) {}
-    errno = code;
-    return 0;
-}
-
-static void netio__wake_drain(netio_socket s)
-{
-    char drop[64];
-    while (read(s, drop, sizeof drop) == (ssize_t)sizeof drop) {}
 }
 #endif
 
@@ -6821,9 +6843,8 @@ NETIO_API ptrdiff_t netio_poller_wait(netio_poller *p, netio_event *events, size
         bool woken = p->woken;
         p->woken = false;
         if (n > 0 && p->spent) netio__poller_spent(p, events, (size_t)n);
-        if (n > 0) return n;
-        if (n < 0 && n != NETIO_EAGAIN) return n;
-        if (woken || (left == 0 && n == 0) || timeout_ms == 0) return 0;
+        if (n > 0 || (n < 0 && n != NETIO_EAGAIN)) return n;
+        if (woken || timeout_ms == 0 || netio__patience_left(&patience) == 0) return 0;
     }
 }
 
@@ -6847,6 +6868,7 @@ NETIO_API uint64_t netio_poller_stale(const netio_poller *p) { return p->stale; 
 #ifdef _MSC_VER
 #pragma warning(pop)
 #endif
+#endif // NETIO__STOP
 #endif // NETIO_IMPLEMENTATION
 
 // Choose one: MIT licence, or public domain (unlicense.org). Both stand in the file LICENSE.
