@@ -960,6 +960,7 @@ NETIO_API bool netio_backend_available(int backend);           // AUTO: true
 #if NETIO__LINUX && !defined(__cplusplus) && !defined(__USE_GNU)
 int accept4(int s, struct sockaddr *addr, socklen_t *len, int flags);
 int dup3(int from, int to, int flags);
+int pipe2(int fds[2], int flags);
 #endif
 
 #ifndef NETIO_MALLOC
@@ -4588,7 +4589,9 @@ NETIO_API int netio_recv_exact(netio_socket s, void *buf, size_t len, size_t *do
         int left = timeout_ms > 0 && got ? netio_deadline_left(by) : timeout_ms;
         r = netio_recv(s, (char *)buf + got, len - got, left);
         if (r > 0) got += (size_t)r;
-        if (r == NETIO_EAGAIN && timeout_ms > 0) r = NETIO_ETIMEDOUT; // `left` was 0
+        // One try past the deadline; more would let a fast peer stretch it.
+        if (timeout_ms > 0 && left == 0 && (r == NETIO_EAGAIN || (r > 0 && got < len)))
+            r = NETIO_ETIMEDOUT;
     }
     if (done) *done = got;
     if (r == NETIO_EOF && got) return NETIO_ETRUNCATED;
@@ -4706,6 +4709,8 @@ NETIO_API int netio_sendv_all(netio_socket s, const netio_buf *bufs, size_t coun
     while (r >= 0 && sent < (size_t)total) {
         r = netio__sendv(s, bufs, count, sent, &p);
         if (r > 0) sent += (size_t)r;
+        if (r > 0 && sent < (size_t)total && timeout_ms > 0 && netio__patience_left(&p) == 0)
+            r = NETIO_ETIMEDOUT;
     }
     if (done) *done = sent;
     return r < 0 ? (int)r : 0;
@@ -6257,14 +6262,18 @@ static void netio__kqueue_set(struct kevent *k, netio_socket s, bool write, unsi
     k->flags = (unsigned short)flags;
 }
 
-// One change. What is to go may be gone already.
+static int netio__kqueue_changes(netio_poller *p, const struct kevent *k, int count)
+{
+    while (kevent(p->fd, k, count, NULL, 0, NULL) < 0)
+        if (errno != EINTR) return netio__os_fail();
+    return 0;
+}
+
 static int netio__kqueue_one(netio_poller *p, netio_socket s, bool write, unsigned flags)
 {
     struct kevent k;
     netio__kqueue_set(&k, s, write, flags);
-    while (kevent(p->fd, &k, 1, NULL, 0, NULL) < 0)
-        if (errno != EINTR) return netio__os_fail();
-    return 0;
+    return netio__kqueue_changes(p, &k, 1);
 }
 
 static int netio__kqueue_open(netio_poller *p)
@@ -6280,15 +6289,17 @@ static void netio__kqueue_close(netio_poller *p)
     if (p->fd >= 0) netio__os_close(p->fd);
 }
 
+// One of the two knotes. Where one should be, EV_ENABLE or EV_DELETE says NETIO_ENOENT if it went
+// with its number: EV_ADD alone would take up whoever has that number now.
 static int netio__kqueue_filter(netio_poller *p, const netio__slot *r, bool write, bool was,
                                 bool wanted)
 {
+    struct kevent k[2];
     unsigned edge = r->interest & NETIO_EV_EDGE ? EV_CLEAR : 0;
-    if (wanted && was && !edge) return 0;
-    if (wanted) return netio__kqueue_one(p, r->socket, write, EV_ADD | edge);
-    if (!was) return 0;
-    int err = netio__kqueue_one(p, r->socket, write, EV_DELETE);
-    return err == NETIO_ENOENT || err == NETIO_EBADF ? 0 : err;
+    int n = 0;
+    if (was) netio__kqueue_set(&k[n++], r->socket, write, wanted ? EV_ENABLE : EV_DELETE);
+    if (wanted && (!was || edge)) netio__kqueue_set(&k[n++], r->socket, write, EV_ADD | edge);
+    return n ? netio__kqueue_changes(p, k, n) : 0;
 }
 
 static int netio__kqueue_change(netio_poller *p, uint32_t slot, unsigned events)
@@ -6296,14 +6307,14 @@ static int netio__kqueue_change(netio_poller *p, uint32_t slot, unsigned events)
     const netio__slot *r = &p->slots[slot];
     bool read = (r->armed & NETIO_EV_READ) != 0, write = (r->armed & NETIO_EV_WRITE) != 0;
     int err = netio__kqueue_filter(p, r, false, read, (events & NETIO_EV_READ) != 0);
-    if (err < 0) return err;
+    if (err < 0 && events) return err;
     err = netio__kqueue_filter(p, r, true, write, (events & NETIO_EV_WRITE) != 0);
     if (err < 0 && !read && (events & NETIO_EV_READ))
         netio__kqueue_one(p, r->socket, false, EV_DELETE);
-    return err;
+    return err < 0 && events ? err : 0; // what is to go may be gone already
 }
 
-// EV_ENABLE changes nothing about an enabled knote, and fails if the kernel does not know it.
+// EV_ENABLE fails if the kernel does not know the knote. (An edge it may report once more.)
 static bool netio__kqueue_alive(netio_poller *p, uint32_t slot)
 {
     const netio__slot *r = &p->slots[slot];
