@@ -28,8 +28,9 @@ CONTENTS  search for >>name to reach the declarations, >>name.c to reach the cod
     >>config   types, switches             >>socket   TCP, UDP, Unix: open, send, receive
     >>error    one error space             >>option   the option table
     >>time     clock and deadlines         >>poller   readiness of many sockets
-    >>addr     addresses as values
-    >>resolve  names to addresses          Code only: >>platform >>os-posix >>os-windows
+    >>addr     addresses as values         >>helper   checksum, hex dump
+    >>resolve  names, interfaces
+                                           Code only: >>platform >>os-posix >>os-windows
                                            >>select >>poll >>epoll >>kqueue >>winselect >>wsapoll
 
 NAMES  A bare verb acts on a socket (netio_send, netio_close). Everything else names its object
@@ -361,7 +362,7 @@ NETIO_API bool netio_cidr_contains(const netio_cidr *net, const netio_addr *a);
 NETIO_API int netio_port_class(uint16_t port);
 
 //================================================================================================
-// >>resolve                                                                     names to addresses
+// >>resolve                                                                  names and interfaces
 //
 // Literals never reach the system's resolver, so they work with the network down. With a bounded
 // time the lookup runs on a thread of its own, and the call returns on time even if the resolver
@@ -400,6 +401,25 @@ NETIO_API int netio_resolve_reverse(const netio_addr *a, char *buf, size_t cap, 
 
 // Port of a service name ("http") over "tcp" or "udp". Returns it; NETIO_ENOENT, NETIO_EINVAL.
 NETIO_API int netio_service_port(const char *name, const char *protocol);
+
+enum { NETIO_IF_UP = 1, NETIO_IF_LOOPBACK = 2, NETIO_IF_BROADCAST = 4, NETIO_IF_MULTICAST = 8 };
+
+typedef struct netio_interface { // one for each address of an interface
+    uint32_t index;
+    unsigned flags; // NETIO_IF_*
+    char name[64];
+    netio_addr addr;      // port 0
+    netio_addr broadcast; // the subnet's broadcast address, IPv4; zero: none
+    uint8_t prefix_bits;  // of the subnet
+} netio_interface;
+
+// The addresses of this machine. Returns how many there are, even above `cap`; 0 if there are none.
+// (The OS's call uses the heap, and on Windows NETIO_MALLOC.)
+NETIO_API ptrdiff_t netio_interfaces(netio_interface *out, size_t cap);
+
+// The number of an interface by its name ("eth0"), its number ("2"), or one of its addresses
+// ("192.0.2.7"). Returns it; 0: there is none.
+NETIO_API uint32_t netio_interface_index(const char *text);
 
 //================================================================================================
 // >>socket                                              TCP, UDP, Unix: blocking or by hand
@@ -574,6 +594,50 @@ NETIO_API ptrdiff_t netio_recvfrom(netio_socket s, void *buf, size_t cap, netio_
 NETIO_API ptrdiff_t netio_sendto(netio_socket s, const void *data, size_t len, const netio_addr *to,
                                  int timeout_ms);
 
+// One datagram of a batch, received or to send. What the OS does not tell, or was not asked for
+// with NETIO_OPT_RECV_*, is zero.
+typedef struct netio_datagram {
+    void *data;       // only read when sending
+    size_t len;       // bytes in use
+    size_t cap;       // receiving: room
+    size_t full;      // received: true length; cut to `cap` if more (Linux; else cap + 1 then)
+    netio_addr peer;  // who sent it, or whom to send it to; zero: the connected peer
+    netio_addr local; // RECV_LOCAL: where it was sent to, port 0; to send: source, or zero
+    uint32_t ifindex; // RECV_LOCAL: the interface it came by; to send: way out, or 0
+    uint32_t segment; // RECV_SEGMENTS: several datagrams lie in `data`, each of this size, the last
+                      // perhaps shorter; to send: cut `data` into such (at most 64). 0: one
+    uint64_t time_ns; // RECV_TIME: when it arrived, on the wall clock, since 1970
+    uint8_t ttl;      // RECV_TTL: hops left
+    uint8_t tos;      // RECV_TOS: traffic class with its ECN bits
+    bool truncated;   // did not fit into `cap`
+} netio_datagram;
+
+// Many datagrams in one system call where the OS has it (Linux; 64 a call), else one each. Set
+// `data` and `cap` before receiving; what was received can be sent back as it is. recv_batch waits
+// for the first and takes what is there; send_batch sends what it can within the time. A source
+// address that is a group's, broadcast or any is left to the OS. Where the kernel cannot cut
+// `segment`s, or a device refuses, they are sent one by one.
+//
+// Returns  how many were done; an error only if that is none, as recvfrom and sendto; NETIO_EINVAL
+//          (a stream socket, whose bytes may be lost by receiving so)
+NETIO_API ptrdiff_t netio_recv_batch(netio_socket s, netio_datagram *msgs, size_t count,
+                                     int timeout_ms);
+NETIO_API ptrdiff_t netio_send_batch(netio_socket s, const netio_datagram *msgs, size_t count,
+                                     int timeout_ms);
+
+// Multicast membership on interface number `ifindex` (0: the OS chooses), from `source` alone
+// (NULL: anyone). A socket gets the groups that it joined itself, not those of others on this
+// machine. Several receivers on one port: opts->share_group of netio_bind.
+//
+// Returns  0; NETIO_EINVAL (no group, families differ), NETIO_EEXIST (joined already), NETIO_ENOENT
+//          (leave: not joined), NETIO_ENODEV (no such interface, or no route to the group),
+//          NETIO_ENOBUFS (too many groups), NETIO_ENOTSUP
+// See      RFC 3678
+NETIO_API int netio_multicast_join(netio_socket s, const netio_addr *group, uint32_t ifindex,
+                                   const netio_addr *source);
+NETIO_API int netio_multicast_leave(netio_socket s, const netio_addr *group, uint32_t ifindex,
+                                    const netio_addr *source);
+
 // Ask by datagram: send, wait, send again with growing pauses (first_ms doubled), `tries` times.
 // `match` says whether a datagram is the answer (NULL: any from `to`); others are dropped.
 // Returns the answer's length; NETIO_ETIMEDOUT after exactly `tries` sends; NETIO_EINVAL; as above.
@@ -586,6 +650,30 @@ NETIO_API ptrdiff_t netio_query(netio_socket s, const netio_addr *to, netio_buf 
 // answers on (a successor's) stays. Returns 0; NETIO_ENOENT, NETIO_EADDRINUSE, NETIO_EACCES;
 // NETIO_EINVAL (not a path, or not a socket).
 NETIO_API int netio_unix_unlink(const netio_addr *a);
+
+#define NETIO_FDS_MAX 64 // descriptors in one message
+
+// Pass descriptors along with `len` >= 1 bytes over a Unix socket; the sender's stay open. recv_fds
+// takes up to `*count` of them (at most NETIO_FDS_MAX), gives them close-on-exec, sets `*count`;
+// surplus ones are closed (NETIO_EMSGSIZE: `fds` has the first `*count`, `buf` the bytes).
+// netio_recv and others let the kernel close what comes unexpected.
+//
+// Returns  bytes, as send and recv; NETIO_EINVAL (no Unix socket, no bytes), NETIO_EMSGSIZE (more
+//          than NETIO_FDS_MAX). Windows: NETIO_ENOTSUP
+NETIO_API ptrdiff_t netio_send_fds(netio_socket s, const void *data, size_t len,
+                                   const netio_socket *fds, size_t count, int timeout_ms);
+NETIO_API ptrdiff_t netio_recv_fds(netio_socket s, void *buf, size_t cap, netio_socket *fds,
+                                   size_t *count, int timeout_ms);
+
+typedef struct netio_cred {
+    int64_t pid; // -1: the OS does not say
+    int64_t uid; // -1 on Windows, as gid
+    int64_t gid;
+} netio_cred;
+
+// Who was at the other end when it connected, as the kernel knows it.
+// Returns 0; NETIO_ENOTSUP (no Unix socket, old Windows), NETIO_ENOTCONN.
+NETIO_API int netio_peer_cred(netio_socket s, netio_cred *out);
 #endif // NETIO_NO_UNIX
 
 //================================================================================================
@@ -624,10 +712,16 @@ typedef enum netio_option {
     NETIO_OPT_BROADCAST,        // 0, 1. Datagrams only
     NETIO_OPT_MULTICAST_TTL,    // 0..255
     NETIO_OPT_MULTICAST_LOOP,   // 0, 1. Set on sender and receiver: systems differ whose counts
+    NETIO_OPT_MULTICAST_IF,     // interface number to send to groups by; 0: the OS chooses
     NETIO_OPT_DONTFRAG,         // 0, 1
     NETIO_OPT_HDRINCL,          // 0, 1. Raw sockets
     NETIO_OPT_BUSY_POLL,        // microseconds
     NETIO_OPT_NOTSENT_LOWAT,    // bytes
+    NETIO_OPT_RECV_LOCAL,       // 0, 1. Fill netio_datagram.local and .ifindex
+    NETIO_OPT_RECV_TTL,         // 0, 1. Fill netio_datagram.ttl
+    NETIO_OPT_RECV_TOS,         // 0, 1. Fill netio_datagram.tos
+    NETIO_OPT_RECV_TIME,        // 0, 1. Fill netio_datagram.time_ns
+    NETIO_OPT_RECV_SEGMENTS,    // 0, 1. Let the kernel join datagrams (GRO): netio_datagram.segment
     // Read only.
     NETIO_OPT_ERROR = 100, // pending error as NETIO_E*, cleared by reading
     NETIO_OPT_TYPE,        // NETIO_STREAM, ...; another: minus the OS's number
@@ -635,7 +729,8 @@ typedef enum netio_option {
     NETIO_OPT_LISTENING,   // 0, 1
     NETIO_OPT_MTU,         // bytes, of a connected socket's path
     NETIO_OPT_READABLE,    // bytes that wait to be received
-    NETIO_OPT_UNSENT       // bytes the OS holds that the peer has not acknowledged
+    NETIO_OPT_UNSENT,      // bytes the OS holds that the peer has not acknowledged
+    NETIO_OPT_DROPS        // datagrams lost because the receive buffer was full (Linux)
 } netio_option;
 
 // Returns 0; NETIO_ENOTSUP, NETIO_EINVAL, NETIO_EACCES, NETIO_ENODEV (DEVICE), NETIO_ENOENT
@@ -659,6 +754,43 @@ NETIO_API const char *netio_option_name(int option); // "NODELAY"; "" if unknown
 // Windows  before 10 version 1709 `count` is the OS's 10: for others idle and interval are set and
 //          NETIO_ENOTSUP is returned.
 NETIO_API int netio_set_keepalive(netio_socket s, int idle_s, int interval_s, int count);
+
+// Settings that belong together, for the `settings` of netio_socket_opts or at run time. Gives a
+// static array and its length; 0: unknown preset.
+//     LATENCY  NODELAY, QUICKACK, TOS low delay    BULK     buffers of 1 MiB
+//     SERVER   keepalive 60/10/5, USER_TIMEOUT 30 s, NODELAY
+//     BATTERY  keepalive 15 min/1 min/3, NODELAY off: few wakeups of the radio
+enum { NETIO_PRESET_LATENCY = 1, NETIO_PRESET_BULK, NETIO_PRESET_SERVER, NETIO_PRESET_BATTERY };
+NETIO_API size_t netio_preset(int preset, const netio_setting **settings);
+
+// Applies settings in order, going on where this system lacks one: `*skipped` (may be NULL) gets a
+// bit i for settings[i], of the first 32. Returns 0, also if some were skipped; else the first
+// other error, at which it stops.
+NETIO_API int netio_set_options(netio_socket s, const netio_setting *settings, size_t count,
+                                uint32_t *skipped);
+
+// What TCP knows of a connection; what the OS does not tell is 0.
+typedef struct netio_tcp_info {
+    int state;            // NETIO_TCP_*
+    uint32_t rtt_us;      // smoothed round-trip time
+    uint32_t rtt_var_us;  // its variation
+    uint32_t mss;         // bytes of a segment
+    uint32_t cwnd;        // congestion window, in segments
+    uint32_t retransmits; // segments (macOS: packets) sent again since the beginning
+    uint64_t unacked;     // Linux: segments on the way; Windows: bytes
+    uint64_t bytes_sent;
+    uint64_t bytes_received;
+} netio_tcp_info;
+
+// clang-format off
+enum { NETIO_TCP_CLOSED, NETIO_TCP_LISTEN, NETIO_TCP_SYN_SENT, NETIO_TCP_SYN_RECEIVED,
+       NETIO_TCP_ESTABLISHED, NETIO_TCP_FIN_WAIT_1, NETIO_TCP_FIN_WAIT_2, NETIO_TCP_CLOSE_WAIT,
+       NETIO_TCP_CLOSING, NETIO_TCP_LAST_ACK, NETIO_TCP_TIME_WAIT };
+// clang-format on
+
+// Returns 0; NETIO_ENOTSUP (not TCP; OpenBSD, NetBSD; Windows before 10 version 1703), NETIO_EBADF.
+NETIO_API int netio_tcp_info_get(netio_socket s, netio_tcp_info *out);
+NETIO_API const char *netio_tcp_state_name(int state); // "ESTABLISHED"; "" if unknown
 
 #ifndef NETIO_NO_POLLER
 //================================================================================================
@@ -724,6 +856,22 @@ NETIO_API uint64_t netio_poller_stale(const netio_poller *p);  // dropped: close
 NETIO_API const char *netio_backend_name(int backend);         // "epoll"; "" if unknown
 NETIO_API bool netio_backend_available(int backend);           // AUTO: true
 #endif                                                         // NETIO_NO_POLLER
+
+//================================================================================================
+// >>helper                                                    small tools, each usable by itself
+//
+// No state, no clock, no heap; any thread.
+//================================================================================================
+
+// The Internet checksum (RFC 1071) in host byte order: 0xFFFF for no bytes; NULL counts as none.
+NETIO_API uint16_t netio_checksum_inet(const void *data, size_t len);
+
+// "0000  48 65 6c 6c 6f ...  Hello": 16 bytes a line, each ended by a newline; the offset gets
+// wider past 0xFFFF. Returns the length without NUL; NETIO_ENOSPC (what fits is terminated).
+NETIO_API ptrdiff_t netio_hexdump(char *buf, size_t cap, const void *data, size_t len);
+
+// Printable ASCII, tabs and line ends, or UTF-8 above; false for no bytes.
+NETIO_API bool netio_looks_like_text(const void *data, size_t len);
 
 #ifdef __cplusplus
 }
@@ -842,6 +990,7 @@ NETIO_API bool netio_backend_available(int backend);           // AUTO: true
 #else
 #include <errno.h>
 #include <fcntl.h>
+#include <ifaddrs.h>
 #include <limits.h>
 #include <net/if.h>
 #include <netdb.h>
@@ -953,6 +1102,7 @@ NETIO_API bool netio_backend_available(int backend);           // AUTO: true
 #endif
 #if NETIO__LINUX
 #include <sys/sendfile.h>
+#include <sys/syscall.h>
 #endif
 
 // glibc and musl hide these when a header of theirs came first without _GNU_SOURCE, as in most
@@ -1186,7 +1336,7 @@ static uint64_t netio__os_now_us(void)
 
 static uint32_t netio__os_if_index(const char *name) { return (uint32_t)if_nametoindex(name); }
 
-static bool netio__os_if_name(uint32_t index, char name[64]) // of at least IF_NAMESIZE bytes
+static bool netio__os_if_name(uint32_t index, char name[64])
 {
     return if_indextoname(index, name) != NULL;
 }
@@ -1575,6 +1725,22 @@ static int netio__os_sigmask(int how, const sigset_t *set, sigset_t *old)
 }
 #endif
 
+// Offsets of 64 bits on every system. glibc's off_t has 32 on 32-bit ones, unless the whole program
+// is built for more.
+#if defined(__GLIBC__) && !defined(__LP64__)
+#if !defined(__USE_LARGEFILE64)
+ssize_t sendfile64(int out, int in, int64_t *off, size_t len);
+ssize_t pread64(int file, void *buf, size_t cap, int64_t off);
+#endif
+typedef int64_t netio__os_off;
+#define netio__os_sendfile64 sendfile64
+#define netio__os_pread64 pread64
+#else
+typedef off_t netio__os_off;
+#define netio__os_sendfile64 sendfile
+#define netio__os_pread64 pread
+#endif
+
 #if NETIO__LINUX
 // The kernel's own path. NETIO_ENOTSUP: not for these two, copy instead. sendfile has no flag
 // against SIGPIPE, so the signal is blocked in this thread and eaten; one that was pending before
@@ -1582,14 +1748,14 @@ static int netio__os_sigmask(int how, const sigset_t *set, sigset_t *old)
 static ptrdiff_t netio__os_sendfile(int s, int file, uint64_t off, size_t len)
 {
     sigset_t pipe_set, old, pending;
-    off_t at = (off_t)off;
+    netio__os_off at = (netio__os_off)off;
     ssize_t n;
     if ((uint64_t)at != off || at < 0) return NETIO_EINVAL;
     sigemptyset(&pipe_set);
     sigaddset(&pipe_set, SIGPIPE);
     netio__os_sigmask(SIG_BLOCK, &pipe_set, &old);
     sigpending(&pending);
-    do n = sendfile(s, file, &at, len);
+    do n = netio__os_sendfile64(s, file, &at, len);
     while (n < 0 && errno == EINTR);
     int code = errno;
     if (n < 0 && code == EPIPE && !sigismember(&pending, SIGPIPE)) {
@@ -1639,10 +1805,10 @@ static ptrdiff_t netio__os_sendfile(int s, int file, uint64_t off, size_t len)
 
 static ptrdiff_t netio__os_read_file(int file, void *buf, size_t cap, uint64_t off)
 {
-    off_t at = (off_t)off;
+    netio__os_off at = (netio__os_off)off;
     ssize_t n;
     if ((uint64_t)at != off || at < 0) return NETIO_EINVAL;
-    do n = pread(file, buf, cap, at);
+    do n = netio__os_pread64(file, buf, cap, at);
     while (n < 0 && errno == EINTR);
     return n < 0 ? errno == ESPIPE ? (ptrdiff_t)NETIO_ENOTSUP : netio__os_fail() : (ptrdiff_t)n;
 }
@@ -1692,6 +1858,594 @@ static int netio__os_chmod(const char *path, int mode)
     return chmod(path, (mode_t)mode) < 0 ? netio__os_fail() : 0;
 }
 #endif // NETIO__HAS_UNIX
+
+// --- batches of datagrams, and what comes along with them --------------------------------------
+
+#define NETIO__BATCH 64         // datagrams of one system call
+#define NETIO__CONTROL_WORDS 24 // room for the control messages of one, in 64-bit words
+
+// Where the system does not show these structures, or has them under other names.
+#if defined(__GLIBC__)
+typedef size_t netio__cmsg_size; // of msg_controllen and cmsg_len
+#else
+typedef socklen_t netio__cmsg_size;
+#endif
+
+typedef struct netio__pktinfo6 {
+    uint8_t addr[16];
+    unsigned ifindex;
+} netio__pktinfo6;
+
+typedef struct netio__packet { // one msghdr with what it points to
+    netio__iov iov;
+    uint64_t control[NETIO__CONTROL_WORDS];
+} netio__packet;
+
+static void netio__os_packet_recv(struct msghdr *h, netio__packet *k, netio_datagram *m)
+{
+    netio__os_iov_set(&k->iov, m->data, m->cap < NETIO__IO_MAX ? m->cap : NETIO__IO_MAX);
+    netio__os_msg(h, m->peer.raw, sizeof m->peer.raw, &k->iov, 1);
+    h->msg_control = k->control;
+    h->msg_controllen = sizeof k->control;
+}
+
+// A number of one or four bytes, as systems differ about TOS and TTL.
+static unsigned netio__os_cmsg_number(const void *data, size_t len)
+{
+    int value = 0;
+    if (len >= sizeof value) memcpy(&value, data, sizeof value);
+    else if (len) value = *(const uint8_t *)data;
+    return (unsigned)value;
+}
+
+// Seconds and a fraction in two words, of 32 or 64 bits: `unit` nanoseconds each.
+static uint64_t netio__os_cmsg_time(const void *data, size_t len, uint64_t unit)
+{
+    int64_t w[2] = {0, 0};
+    int32_t n[2] = {0, 0};
+    if (len >= sizeof w) {
+        memcpy(w, data, sizeof w);
+        if (sizeof(struct timeval) == 16 && unit == 1000) { // macOS: tv_usec has 32 bits
+            struct timeval tv;
+            memcpy(&tv, data, sizeof tv);
+            w[1] = (int64_t)tv.tv_usec;
+        }
+    } else if (len >= sizeof n) {
+        memcpy(n, data, sizeof n);
+        w[0] = n[0];
+        w[1] = n[1];
+    }
+    return (uint64_t)w[0] * 1000000000u + (uint64_t)w[1] * unit;
+}
+
+// Systems without one of these get a number that no control message has.
+#if defined(IP_RECVTOS) && !NETIO__LINUX
+#define NETIO__CMSG_TOS IP_RECVTOS
+#else
+#define NETIO__CMSG_TOS IP_TOS
+#endif
+#if defined(IP_RECVTTL) && !NETIO__LINUX
+#define NETIO__CMSG_TTL IP_RECVTTL
+#else
+#define NETIO__CMSG_TTL IP_TTL
+#endif
+#if NETIO__LINUX
+#define NETIO__CMSG_TIME SO_TIMESTAMPNS
+#define NETIO__CMSG_TIME_UNIT 1
+#define NETIO__SOL_UDP 17
+#define NETIO__UDP_SEGMENT 103
+#define NETIO__UDP_GRO 104
+#else
+#define NETIO__CMSG_TIME SCM_TIMESTAMP
+#define NETIO__CMSG_TIME_UNIT 1000
+#define NETIO__SOL_UDP -1
+#define NETIO__UDP_GRO -1
+#endif
+
+// The destination of an IPv4 datagram: in one message with the interface, or alone.
+#if defined(IP_PKTINFO)
+static void netio__os_cmsg_ipv4(netio_datagram *m, int type, const void *data, size_t len)
+{
+    struct in_pktinfo info;
+    if (type != IP_PKTINFO || len < sizeof info) return;
+    memcpy(&info, data, sizeof info);
+    netio_addr_from_ip(&m->local, &info.ipi_addr, 4, 0);
+    m->ifindex = (uint32_t)info.ipi_ifindex;
+}
+
+// `ip`: the source, NULL: any. Returns the bytes of the message's data.
+static size_t netio__os_cmsg_put_ipv4(struct cmsghdr *c, const void *ip, uint32_t ifindex)
+{
+    struct in_pktinfo info;
+    memset(&info, 0, sizeof info);
+    info.ipi_ifindex = (int)ifindex;
+    if (ip) memcpy(&info.ipi_spec_dst, ip, 4);
+    c->cmsg_type = IP_PKTINFO;
+    memcpy(CMSG_DATA(c), &info, sizeof info);
+    return sizeof info;
+}
+#else
+static void netio__os_cmsg_ipv4(netio_datagram *m, int type, const void *data, size_t len)
+{
+    if (type == IP_RECVDSTADDR && len >= 4) netio_addr_from_ip(&m->local, data, 4, 0);
+}
+
+static size_t netio__os_cmsg_put_ipv4(struct cmsghdr *c, const void *ip, uint32_t ifindex)
+{
+    (void)ifindex;
+    if (!ip) return 0;
+    c->cmsg_type = IP_RECVDSTADDR; // FreeBSD calls it IP_SENDSRCADDR, the same number
+    memcpy(CMSG_DATA(c), ip, 4);
+    return 4;
+}
+#endif
+
+static void netio__os_cmsg_take(netio_datagram *m, const struct cmsghdr *c, const void *data,
+                                size_t len)
+{
+    netio__pktinfo6 info6;
+    int level = c->cmsg_level, type = c->cmsg_type;
+    if (level == IPPROTO_IP) {
+        if (type == NETIO__CMSG_TOS) m->tos = (uint8_t)netio__os_cmsg_number(data, len);
+        else if (type == NETIO__CMSG_TTL) m->ttl = (uint8_t)netio__os_cmsg_number(data, len);
+        else netio__os_cmsg_ipv4(m, type, data, len);
+    } else if (level == IPPROTO_IPV6) {
+        if (type == IPV6_TCLASS) m->tos = (uint8_t)netio__os_cmsg_number(data, len);
+        if (type == IPV6_HOPLIMIT) m->ttl = (uint8_t)netio__os_cmsg_number(data, len);
+        if (type != IPV6_PKTINFO || len < sizeof info6) return;
+        memcpy(&info6, data, sizeof info6);
+        netio_addr_from_ip(&m->local, info6.addr, 16, 0);
+        netio_addr_unmap(&m->local);
+        m->ifindex = (uint32_t)info6.ifindex;
+    } else if (level == SOL_SOCKET && type == NETIO__CMSG_TIME) {
+        m->time_ns = netio__os_cmsg_time(data, len, NETIO__CMSG_TIME_UNIT);
+    } else if (level == NETIO__SOL_UDP && type == NETIO__UDP_GRO) {
+        m->segment = netio__os_cmsg_number(data, len);
+    }
+}
+
+static size_t netio__os_cmsg_data_len(const struct cmsghdr *c)
+{
+    return (size_t)c->cmsg_len > CMSG_LEN(0) ? (size_t)c->cmsg_len - CMSG_LEN(0) : 0;
+}
+
+// CMSG_NXTHDR without its warnings in some C libraries.
+static struct cmsghdr *netio__os_cmsg_next(const struct msghdr *h, struct cmsghdr *c)
+{
+    size_t at = (size_t)((char *)c - (char *)h->msg_control);
+    at += CMSG_SPACE(netio__os_cmsg_data_len(c));
+    if (at + CMSG_LEN(0) > (size_t)h->msg_controllen) return NULL;
+    return (struct cmsghdr *)(void *)((char *)h->msg_control + at);
+}
+
+// `n`: what the system says was received, the true length on Linux. What is cut of the control
+// messages (MSG_CTRUNC) leaves its fields zero.
+static void netio__os_packet_done(struct msghdr *h, netio_datagram *m, size_t n)
+{
+    m->full = (h->msg_flags & MSG_TRUNC) && n <= m->cap ? m->cap + 1 : n;
+    m->truncated = m->full > m->cap;
+    m->len = m->truncated ? m->cap : n;
+    m->peer.len = (uint32_t)h->msg_namelen;
+    m->peer.dual = 0;
+    netio_addr_unmap(&m->peer);
+    m->local.len = 0;
+    m->ifindex = m->segment = 0;
+    m->time_ns = 0;
+    m->tos = m->ttl = 0;
+    if (h->msg_controllen == 0) return;
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(h); c; c = netio__os_cmsg_next(h, c))
+        netio__os_cmsg_take(m, c, CMSG_DATA(c), netio__os_cmsg_data_len(c));
+}
+
+static size_t netio__os_cmsg_put_ipv6(struct cmsghdr *c, const void *ip, uint32_t ifindex)
+{
+    netio__pktinfo6 info;
+    memset(&info, 0, sizeof info);
+    info.ifindex = (unsigned)ifindex;
+    if (ip) memcpy(info.addr, ip, 16);
+    c->cmsg_type = IPV6_PKTINFO;
+    memcpy(CMSG_DATA(c), &info, sizeof info);
+    return sizeof info;
+}
+
+#if NETIO__LINUX
+static size_t netio__os_cmsg_put_segment(struct cmsghdr *c, uint32_t segment)
+{
+    uint16_t size = (uint16_t)segment;
+    c->cmsg_level = NETIO__SOL_UDP;
+    c->cmsg_type = NETIO__UDP_SEGMENT;
+    memcpy(CMSG_DATA(c), &size, sizeof size);
+    return sizeof size;
+}
+#else
+static size_t netio__os_cmsg_put_segment(struct cmsghdr *c, uint32_t segment)
+{
+    (void)c, (void)segment; // cut by hand: see netio__send_segments
+    return 0;
+}
+#endif
+
+static size_t netio__os_cmsg_seal(struct cmsghdr *c, size_t len)
+{
+    c->cmsg_len = (netio__cmsg_size)CMSG_LEN(len);
+    return len ? CMSG_SPACE(len) : 0;
+}
+
+// The control messages of a datagram to send: source and way out, segment size. A group's or a
+// broadcast address, as a received datagram may have it, is no source.
+static void netio__os_packet_control(struct msghdr *h, netio__packet *k, const netio_datagram *m)
+{
+    int family = netio_addr_family(m->local.len ? &m->local : &m->peer);
+    unsigned no_source = NETIO_ADDR_MULTICAST | NETIO_ADDR_BROADCAST | NETIO_ADDR_ANY;
+    bool source = m->local.len && !(netio_addr_class(&m->local) & no_source);
+    const void *ip = source ? netio_addr_ip(&m->local).data : NULL;
+    struct cmsghdr *c = (struct cmsghdr *)(void *)k->control;
+    size_t used = 0;
+    memset(k->control, 0, sizeof k->control);
+    if ((source || m->ifindex) && family == NETIO_IPV4) {
+        c->cmsg_level = IPPROTO_IP;
+        used = netio__os_cmsg_seal(c, netio__os_cmsg_put_ipv4(c, ip, m->ifindex));
+    } else if ((source || m->ifindex) && family == NETIO_IPV6) {
+        c->cmsg_level = IPPROTO_IPV6;
+        used = netio__os_cmsg_seal(c, netio__os_cmsg_put_ipv6(c, ip, m->ifindex));
+    }
+    if (m->segment && m->segment < m->len) {
+        c = (struct cmsghdr *)(void *)((char *)k->control + used);
+        used += netio__os_cmsg_seal(c, netio__os_cmsg_put_segment(c, m->segment));
+    }
+    h->msg_control = used ? k->control : NULL;
+    h->msg_controllen = (netio__cmsg_size)used;
+}
+
+static void netio__os_packet_send(struct msghdr *h, netio__packet *k, const netio_datagram *m)
+{
+    union {
+        const uint64_t *in;
+        uint64_t *out;
+    } u; // msghdr has no const, sendmsg does not write
+    u.in = m->peer.raw;
+    netio__os_iov_set(&k->iov, m->data, m->len);
+    netio__os_msg(h, m->peer.len ? u.out : NULL, m->peer.len, &k->iov, 1);
+    if (m->local.len || m->ifindex || m->segment) netio__os_packet_control(h, k, m);
+}
+
+#if NETIO__LINUX
+typedef struct netio__mmsg { // struct mmsghdr, which glibc shows under _GNU_SOURCE only
+    struct msghdr h;
+    unsigned len;
+} netio__mmsg;
+
+// At most NETIO__BATCH; without waiting. Returns how many, or an error.
+static int netio__os_recv_batch(int s, netio_datagram *m, size_t count)
+{
+    netio__mmsg v[NETIO__BATCH];
+    netio__packet k[NETIO__BATCH];
+    long n;
+    for (size_t i = 0; i < count; i++) netio__os_packet_recv(&v[i].h, &k[i], &m[i]);
+    do n = syscall(SYS_recvmmsg, s, v, (unsigned)count, MSG_DONTWAIT | MSG_TRUNC, NULL);
+    while (n < 0 && errno == EINTR);
+    if (n < 0) return netio__os_fail();
+    for (long i = 0; i < n; i++) netio__os_packet_done(&v[i].h, &m[i], v[i].len);
+    return (int)n;
+}
+
+static int netio__os_send_batch(int s, const netio_datagram *m, size_t count)
+{
+    netio__mmsg v[NETIO__BATCH];
+    netio__packet k[NETIO__BATCH];
+    long n;
+    for (size_t i = 0; i < count; i++) netio__os_packet_send(&v[i].h, &k[i], &m[i]);
+    do n = syscall(SYS_sendmmsg, s, v, (unsigned)count, MSG_DONTWAIT | MSG_NOSIGNAL);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? netio__os_fail() : (int)n;
+}
+#else
+static int netio__os_recv_batch(int s, netio_datagram *m, size_t count)
+{
+    size_t n = 0;
+    for (; n < count; n++) {
+        struct msghdr h;
+        netio__packet k;
+        ssize_t r;
+        netio__os_packet_recv(&h, &k, &m[n]);
+        do r = recvmsg(s, &h, MSG_DONTWAIT);
+        while (r < 0 && errno == EINTR);
+        if (r < 0 && n == 0) return netio__os_fail();
+        if (r < 0) break;
+        netio__os_packet_done(&h, &m[n], (size_t)r);
+    }
+    return (int)n;
+}
+
+static int netio__os_send_batch(int s, const netio_datagram *m, size_t count)
+{
+    size_t n = 0;
+    for (; n < count; n++) {
+        struct msghdr h;
+        netio__packet k;
+        ssize_t r;
+        netio__os_packet_send(&h, &k, &m[n]);
+        do r = sendmsg(s, &h, MSG_DONTWAIT | MSG_NOSIGNAL);
+        while (r < 0 && errno == EINTR);
+        if (r < 0 && n == 0) return netio__os_send_fail();
+        if (r < 0) break;
+    }
+    return (int)n;
+}
+#endif
+
+// --- multicast ---------------------------------------------------------------------------------
+
+// Linux hands a socket the groups that others on this machine have joined, unless told not to.
+#if defined(IP_MULTICAST_ALL)
+static void netio__os_own_groups(int s)
+{
+    int off = 0, code = errno;
+    setsockopt(s, IPPROTO_IP, IP_MULTICAST_ALL, &off, sizeof off);
+    setsockopt(s, IPPROTO_IPV6, 29 /* IPV6_MULTICAST_ALL */, &off, sizeof off);
+    errno = code;
+}
+#else
+static void netio__os_own_groups(int s) { (void)s; }
+#endif
+
+// --- descriptors and credentials ---------------------------------------------------------------
+
+#if NETIO__HAS_UNIX
+#define NETIO__FDS_ROOM 253 // most descriptors that Linux puts into one message; others: fewer
+
+#if defined(MSG_CMSG_CLOEXEC)
+#define NETIO__RECV_FDS MSG_CMSG_CLOEXEC
+static bool netio__os_fd_taken(int fd) { return fd >= 0; }
+#else
+#define NETIO__RECV_FDS 0 // macOS: close-on-exec afterwards, a fork may come between
+static bool netio__os_fd_taken(int fd) { return netio__os_set_inheritable(fd, false) == 0; }
+#endif
+
+typedef struct netio__fd_packet {
+    netio__iov iov;
+    uint64_t control[(64 + NETIO__FDS_ROOM * sizeof(int)) / sizeof(uint64_t)];
+} netio__fd_packet;
+
+static ptrdiff_t netio__os_send_fds(int s, const void *data, size_t len, const int *fds,
+                                    size_t count)
+{
+    netio__fd_packet k;
+    struct msghdr h;
+    ssize_t n;
+    struct cmsghdr *c = (struct cmsghdr *)(void *)k.control;
+    memset(&k, 0, sizeof k);
+    netio__os_iov_set(&k.iov, data, len);
+    netio__os_msg(&h, NULL, 0, &k.iov, 1);
+    if (count) {
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = (netio__cmsg_size)CMSG_LEN(count * sizeof *fds);
+        memcpy(CMSG_DATA(c), fds, count * sizeof *fds);
+        h.msg_control = k.control;
+        h.msg_controllen = (netio__cmsg_size)CMSG_SPACE(count * sizeof *fds);
+    }
+    do n = sendmsg(s, &h, MSG_DONTWAIT | MSG_NOSIGNAL);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? netio__os_send_fail() : (ptrdiff_t)n;
+}
+
+// All descriptors of the message are taken in; those that do not fit into `fds` are closed.
+static ptrdiff_t netio__os_recv_fds(int s, void *buf, size_t cap, int *fds, size_t *count)
+{
+    netio__fd_packet k;
+    struct msghdr h;
+    ssize_t n;
+    size_t room = *count, got = 0;
+    netio__os_iov_set(&k.iov, buf, cap);
+    netio__os_msg(&h, NULL, 0, &k.iov, 1);
+    h.msg_control = k.control;
+    h.msg_controllen = sizeof k.control;
+    *count = 0;
+    do n = recvmsg(s, &h, MSG_DONTWAIT | NETIO__RECV_FDS);
+    while (n < 0 && errno == EINTR);
+    if (n < 0) return netio__os_fail();
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(&h); c; c = netio__os_cmsg_next(&h, c)) {
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
+        for (size_t i = 0; i < netio__os_cmsg_data_len(c) / sizeof(int); i++, got++) {
+            int fd;
+            memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
+            if (got < room && netio__os_fd_taken(fd)) fds[(*count)++] = fd;
+            else netio__os_close(fd);
+        }
+    }
+    return got > room || (h.msg_flags & MSG_CTRUNC) ? (ptrdiff_t)NETIO_EMSGSIZE : (ptrdiff_t)n;
+}
+
+#if NETIO__LINUX
+static int netio__os_peer_cred(int s, netio_cred *out)
+{
+    struct { // struct ucred, which glibc shows under _GNU_SOURCE only
+        int pid;
+        unsigned uid, gid;
+    } c;
+    size_t len = sizeof c;
+    int err = netio__os_getopt(s, SOL_SOCKET, SO_PEERCRED, &c, &len);
+    if (err < 0) return err;
+    out->pid = c.pid > 0 ? c.pid : -1;
+    out->uid = (int64_t)c.uid;
+    out->gid = (int64_t)c.gid;
+    return c.uid == UINT32_MAX ? (int)NETIO_ENOTCONN : 0;
+}
+#else
+#if defined(LOCAL_PEERPID)
+static int64_t netio__os_peer_pid(int s)
+{
+    pid_t pid;
+    socklen_t len = sizeof pid;
+    return getsockopt(s, 0 /* SOL_LOCAL */, LOCAL_PEERPID, &pid, &len) < 0 ? -1 : (int64_t)pid;
+}
+#else
+static int64_t netio__os_peer_pid(int s)
+{
+    (void)s;
+    return -1;
+}
+#endif
+
+static int netio__os_peer_cred(int s, netio_cred *out)
+{
+    uid_t uid;
+    gid_t gid;
+    if (getpeereid(s, &uid, &gid) < 0) return netio__os_fail();
+    out->pid = netio__os_peer_pid(s);
+    out->uid = (int64_t)uid;
+    out->gid = (int64_t)gid;
+    return 0;
+}
+#endif
+#endif // NETIO__HAS_UNIX
+
+// --- interfaces --------------------------------------------------------------------------------
+
+static uint8_t netio__os_mask_bits(const struct sockaddr *mask)
+{
+    netio_addr a;
+    size_t len = sizeof(struct sockaddr_in6);
+    uint8_t bits = 0;
+    if (!mask) return 0;
+    if (mask->sa_family != AF_INET6) len = sizeof(struct sockaddr_in);
+    if (netio_addr_from_sockaddr(&a, mask, len) < 0) return 0;
+    netio_buf ip = netio_addr_ip(&a);
+    for (size_t i = 0; i < ip.len; i++)
+        for (uint8_t b = ((const uint8_t *)ip.data)[i]; b & 0x80; b = (uint8_t)(b << 1)) bits++;
+    return bits;
+}
+
+static size_t netio__os_sockaddr_len(const struct sockaddr *sa)
+{
+    return sa->sa_family == AF_INET    ? sizeof(struct sockaddr_in)
+           : sa->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6)
+                                       : 0;
+}
+
+static bool netio__os_interface(netio_interface *out, const struct ifaddrs *i)
+{
+    size_t len = i->ifa_addr ? netio__os_sockaddr_len(i->ifa_addr) : 0;
+    memset(out, 0, sizeof *out);
+    if (len == 0 || netio_addr_from_sockaddr(&out->addr, i->ifa_addr, len) < 0) return false;
+    if (i->ifa_flags & IFF_UP) out->flags |= NETIO_IF_UP;
+    if (i->ifa_flags & IFF_LOOPBACK) out->flags |= NETIO_IF_LOOPBACK;
+    if (i->ifa_flags & IFF_BROADCAST) out->flags |= NETIO_IF_BROADCAST;
+    if (i->ifa_flags & IFF_MULTICAST) out->flags |= NETIO_IF_MULTICAST;
+    out->index = netio__os_if_index(i->ifa_name);
+    out->prefix_bits = netio__os_mask_bits(i->ifa_netmask);
+    netio__text_z(out->name, sizeof out->name, 0, i->ifa_name);
+    if ((i->ifa_flags & IFF_BROADCAST) && i->ifa_broadaddr && i->ifa_addr->sa_family == AF_INET)
+        netio_addr_from_sockaddr(&out->broadcast, i->ifa_broadaddr, len);
+    return true;
+}
+
+static ptrdiff_t netio__os_interfaces(netio_interface *out, size_t cap)
+{
+    struct ifaddrs *list = NULL;
+    size_t n = 0;
+    if (getifaddrs(&list) < 0) return netio__os_fail();
+    for (const struct ifaddrs *i = list; i; i = i->ifa_next) {
+        netio_interface one;
+        if (!netio__os_interface(&one, i)) continue;
+        if (n < cap) out[n] = one;
+        n++;
+    }
+    freeifaddrs(list);
+    return (ptrdiff_t)n;
+}
+
+// --- TCP's own view ----------------------------------------------------------------------------
+
+#if (NETIO__APPLE && defined(TCP_CONNECTION_INFO)) || (NETIO__FREEBSD && defined(TCP_INFO))
+static int netio__bsd_tcp_state(unsigned state)
+{
+    static const int states[] = {
+        NETIO_TCP_CLOSED,      NETIO_TCP_LISTEN,     NETIO_TCP_SYN_SENT,   NETIO_TCP_SYN_RECEIVED,
+        NETIO_TCP_ESTABLISHED, NETIO_TCP_CLOSE_WAIT, NETIO_TCP_FIN_WAIT_1, NETIO_TCP_CLOSING,
+        NETIO_TCP_LAST_ACK,    NETIO_TCP_FIN_WAIT_2, NETIO_TCP_TIME_WAIT};
+    return state < sizeof states / sizeof states[0] ? states[state] : (int)NETIO_TCP_CLOSED;
+}
+#endif
+
+#if NETIO__LINUX
+// struct tcp_info of the kernel, which headers show in part. It grows at its end: what an old
+// kernel does not fill in stays zero.
+typedef struct netio__linux_tcp_info {
+    uint8_t state, ca_state, retransmits, probes, backoff, options, wscale, flags;
+    uint32_t rto, ato, snd_mss, rcv_mss, unacked, sacked, lost, retrans, fackets, last_data_sent,
+        last_ack_sent, last_data_recv, last_ack_recv, pmtu, rcv_ssthresh, rtt, rttvar, snd_ssthresh,
+        snd_cwnd, advmss, reordering, rcv_rtt, rcv_space, total_retrans;
+    uint64_t pacing_rate, max_pacing_rate, bytes_acked, bytes_received;
+    uint32_t segs_out, segs_in, notsent_bytes, min_rtt, data_segs_in, data_segs_out;
+    uint64_t delivery_rate, busy_time, rwnd_limited, sndbuf_limited;
+    uint32_t delivered, delivered_ce;
+    uint64_t bytes_sent, bytes_retrans;
+} netio__linux_tcp_info;
+
+static int netio__os_tcp_info(int s, netio_tcp_info *out)
+{
+    static const int states[] = {
+        NETIO_TCP_CLOSED,      NETIO_TCP_ESTABLISHED, NETIO_TCP_SYN_SENT,  NETIO_TCP_SYN_RECEIVED,
+        NETIO_TCP_FIN_WAIT_1,  NETIO_TCP_FIN_WAIT_2,  NETIO_TCP_TIME_WAIT, NETIO_TCP_CLOSED,
+        NETIO_TCP_CLOSE_WAIT,  NETIO_TCP_LAST_ACK,    NETIO_TCP_LISTEN,    NETIO_TCP_CLOSING,
+        NETIO_TCP_SYN_RECEIVED};
+    netio__linux_tcp_info i;
+    size_t len = sizeof i;
+    memset(&i, 0, sizeof i);
+    int err = netio__os_getopt(s, IPPROTO_TCP, TCP_INFO, &i, &len);
+    if (err < 0) return err;
+    out->state = i.state < sizeof states / sizeof states[0] ? states[i.state] : NETIO_TCP_CLOSED;
+    out->rtt_us = i.rtt;
+    out->rtt_var_us = i.rttvar;
+    out->mss = i.snd_mss;
+    out->cwnd = i.snd_cwnd;
+    out->retransmits = i.total_retrans;
+    out->unacked = i.unacked;
+    out->bytes_sent = i.bytes_sent ? i.bytes_sent : i.bytes_acked;
+    out->bytes_received = i.bytes_received;
+    return 0;
+}
+#elif NETIO__APPLE && defined(TCP_CONNECTION_INFO)
+static int netio__os_tcp_info(int s, netio_tcp_info *out)
+{
+    struct tcp_connection_info i;
+    size_t len = sizeof i;
+    int err = netio__os_getopt(s, IPPROTO_TCP, TCP_CONNECTION_INFO, &i, &len);
+    if (err < 0) return err;
+    out->state = netio__bsd_tcp_state(i.tcpi_state);
+    out->rtt_us = i.tcpi_srtt * 1000u;
+    out->rtt_var_us = i.tcpi_rttvar * 1000u;
+    out->mss = i.tcpi_maxseg;
+    out->cwnd = i.tcpi_maxseg ? i.tcpi_snd_cwnd / i.tcpi_maxseg : 0;
+    out->retransmits = (uint32_t)i.tcpi_txretransmitpackets;
+    out->bytes_sent = i.tcpi_txbytes;
+    out->bytes_received = i.tcpi_rxbytes;
+    return 0;
+}
+#elif NETIO__FREEBSD && defined(TCP_INFO)
+static int netio__os_tcp_info(int s, netio_tcp_info *out)
+{
+    struct tcp_info i;
+    size_t len = sizeof i;
+    int err = netio__os_getopt(s, IPPROTO_TCP, TCP_INFO, &i, &len);
+    if (err < 0) return err;
+    out->state = netio__bsd_tcp_state(i.tcpi_state);
+    out->rtt_us = i.tcpi_rtt;
+    out->rtt_var_us = i.tcpi_rttvar;
+    out->mss = i.tcpi_snd_mss;
+    out->cwnd = i.tcpi_snd_mss ? i.tcpi_snd_cwnd / i.tcpi_snd_mss : 0;
+    out->retransmits = i.tcpi_snd_rexmitpack;
+    return 0;
+}
+#else
+static int netio__os_tcp_info(int s, netio_tcp_info *out)
+{
+    (void)s, (void)out;
+    return NETIO_ENOTSUP;
+}
+#endif
 
 // --- waiting -----------------------------------------------------------------------------------
 
@@ -1750,7 +2504,9 @@ static int netio__os_wait(netio__os_waiter *w, size_t count, int timeout_ms)
 static int netio__os_identity(int fd, uint16_t *out)
 {
     struct stat st;
-    if (fstat(fd, &st) < 0) return netio__os_fail();
+    *out = 0;
+    if (fstat(fd, &st) < 0) // EOVERFLOW on 32-bit systems: it is open, but its numbers do not fit
+        return errno == EOVERFLOW ? 0 : netio__os_fail();
     uint64_t x = (uint64_t)st.st_ino * 31u + (uint64_t)st.st_dev;
     *out = (uint16_t)(x ^ (x >> 16) ^ (x >> 32));
     return 0;
@@ -2254,7 +3010,9 @@ static ptrdiff_t netio__os_recvfrom(netio_socket s, void *buf, size_t cap, void 
                                     netio__socklen *len)
 {
     size_t full = 0;
+    if (sa) memset(sa, 0, (size_t)*len); // of a stream nothing is written there
     int n = recvfrom(s, (char *)buf, (int)cap, 0, (struct sockaddr *)sa, sa ? len : NULL);
+    if (n >= 0 && sa && ((struct sockaddr *)sa)->sa_family == 0) *len = 0;
     if (n >= 0) return n;
     ptrdiff_t r = netio__os_recv_fail(s, cap, &full);
     return full ? (ptrdiff_t)full : r;
@@ -2329,6 +3087,367 @@ static int netio__os_chmod(const char *path, int mode)
 }
 #endif // NETIO__HAS_UNIX
 
+// --- batches of datagrams, and what comes along with them --------------------------------------
+
+#define NETIO__BATCH 64 // datagrams that one call looks at; each is a system call of its own
+
+// Numbers of <ws2ipdef.h> and <mswsock.h>, by hand for compilers that lack them.
+#define NETIO__WIN_PKTINFO 19 // IP_ and IPV6_PKTINFO
+#define NETIO__WIN_TTL 21     // IP_RECVTTL, IPV6_HOPLIMIT
+#define NETIO__WIN_TOS 40     // IP_RECVTOS, IPV6_RECVTCLASS
+#define NETIO__WIN_TOS_VALUE 3
+#define NETIO__WIN_TTL_VALUE 4
+#define NETIO__WIN_COALESCED 3 // level IPPROTO_UDP: UDP_COALESCED_INFO
+#define NETIO__WIN_SEND_SIZE 2 // level IPPROTO_UDP: UDP_SEND_MSG_SIZE
+
+typedef struct netio__win_msg { // WSAMSG
+    struct sockaddr *name;
+    INT name_len;
+    netio__iov *iov;
+    ULONG iov_count;
+    WSABUF control;
+    ULONG flags;
+} netio__win_msg;
+
+typedef struct netio__win_cmsg { // WSACMSGHDR; its data follows, aligned like a pointer
+    SIZE_T len;
+    INT level, type;
+} netio__win_cmsg;
+
+typedef INT(WINAPI *netio__win_recvmsg)(SOCKET, netio__win_msg *, DWORD *, void *, void *);
+typedef INT(WINAPI *netio__win_sendmsg)(SOCKET, netio__win_msg *, DWORD, DWORD *, void *, void *);
+
+#define NETIO__WIN_CONTROL 256
+
+static size_t netio__win_align(size_t n)
+{
+    return (n + sizeof(SIZE_T) - 1) & ~(sizeof(SIZE_T) - 1);
+}
+
+// The two calls are reached through the socket's provider. NULL: it has none.
+static bool netio__win_extension(netio_socket s, const GUID *which, void *out, size_t len)
+{
+    DWORD n;
+    GUID id = *which;
+    return WSAIoctl(s, SIO_GET_EXTENSION_FUNCTION_POINTER, &id, sizeof id, out, (DWORD)len, &n,
+                    NULL, NULL) == 0;
+}
+
+static netio__win_recvmsg netio__win_find_recvmsg(netio_socket s)
+{
+    static const GUID id = {
+        0xf689d7c8, 0x6f1f, 0x436b, {0x8a, 0x53, 0xe5, 0x4f, 0xe3, 0x51, 0xc3, 0x22}};
+    netio__win_recvmsg fn = NULL;
+    return netio__win_extension(s, &id, &fn, sizeof fn) ? fn : NULL;
+}
+
+static netio__win_sendmsg netio__win_find_sendmsg(netio_socket s)
+{
+    static const GUID id = {
+        0xa441e712, 0x754f, 0x43ca, {0x84, 0xa7, 0x0d, 0xee, 0x44, 0xcf, 0x60, 0x6d}};
+    netio__win_sendmsg fn = NULL;
+    return netio__win_extension(s, &id, &fn, sizeof fn) ? fn : NULL;
+}
+
+static void netio__win_cmsg_take(netio_datagram *m, const netio__win_cmsg *c, const void *data,
+                                 size_t len)
+{
+    struct {
+        uint8_t addr[4];
+        ULONG ifindex;
+    } info4;
+    struct {
+        uint8_t addr[16];
+        ULONG ifindex;
+    } info6;
+    int number = 0;
+    if (len >= sizeof number) memcpy(&number, data, sizeof number);
+    if (c->level == IPPROTO_UDP && c->type == NETIO__WIN_COALESCED) m->segment = (uint32_t)number;
+    if (c->level != IPPROTO_IP && c->level != IPPROTO_IPV6) return;
+    if (c->type == NETIO__WIN_TTL || (c->level == IPPROTO_IP && c->type == NETIO__WIN_TTL_VALUE))
+        m->ttl = (uint8_t)number;
+    if (c->type == NETIO__WIN_TOS || (c->level == IPPROTO_IP && c->type == NETIO__WIN_TOS_VALUE))
+        m->tos = (uint8_t)number;
+    if (c->type != NETIO__WIN_PKTINFO) return;
+    if (c->level == IPPROTO_IP && len >= sizeof info4) {
+        memcpy(&info4, data, sizeof info4);
+        netio_addr_from_ip(&m->local, info4.addr, 4, 0);
+        m->ifindex = (uint32_t)info4.ifindex;
+    } else if (c->level == IPPROTO_IPV6 && len >= sizeof info6) {
+        memcpy(&info6, data, sizeof info6);
+        netio_addr_from_ip(&m->local, info6.addr, 16, 0);
+        netio_addr_unmap(&m->local);
+        m->ifindex = (uint32_t)info6.ifindex;
+    }
+}
+
+static void netio__win_packet_clear(netio_datagram *m)
+{
+    m->local.len = 0;
+    m->ifindex = m->segment = 0;
+    m->time_ns = 0;
+    m->tos = m->ttl = 0;
+}
+
+static ptrdiff_t netio__win_recv_one(netio_socket s, netio__win_recvmsg call, netio_datagram *m)
+{
+    uint64_t control[NETIO__WIN_CONTROL / 8];
+    netio__win_msg h;
+    netio__iov iov;
+    DWORD n = 0;
+    memset(&h, 0, sizeof h);
+    netio__os_iov_set(&iov, m->data, m->cap < NETIO__IO_MAX ? m->cap : NETIO__IO_MAX);
+    h.name = (struct sockaddr *)(void *)m->peer.raw;
+    h.name_len = (INT)sizeof m->peer.raw;
+    h.iov = &iov;
+    h.iov_count = 1;
+    h.control.buf = (char *)(void *)control;
+    h.control.len = sizeof control;
+    bool cut = false;
+    if (call(s, &h, &n, NULL, NULL) != 0) {
+        if (WSAGetLastError() != WSAEMSGSIZE) {
+            size_t full;
+            return netio__os_recv_fail(s, m->cap, &full);
+        }
+        cut = true;
+        n = (DWORD)iov.len;
+    }
+    netio__win_packet_clear(m);
+    m->peer.len = (uint32_t)h.name_len;
+    m->peer.dual = 0;
+    netio_addr_unmap(&m->peer);
+    m->truncated = cut;
+    m->len = n;
+    m->full = cut ? m->cap + 1 : n;
+    for (size_t at = 0; !cut && at + sizeof(netio__win_cmsg) <= h.control.len;) {
+        netio__win_cmsg c;
+        size_t head = netio__win_align(sizeof c);
+        memcpy(&c, (char *)(void *)control + at, sizeof c);
+        if (c.len < head || c.len > h.control.len - at) break;
+        netio__win_cmsg_take(m, &c, (char *)(void *)control + at + head, c.len - head);
+        at += netio__win_align(c.len);
+    }
+    return (ptrdiff_t)n;
+}
+
+static int netio__os_recv_batch(netio_socket s, netio_datagram *m, size_t count)
+{
+    netio__win_recvmsg call = netio__win_find_recvmsg(s);
+    size_t n = 0;
+    if (!call) return netio__os_fail();
+    for (; n < count; n++) {
+        ptrdiff_t r = netio__win_recv_one(s, call, &m[n]);
+        if (r < 0 && n == 0) return (int)r;
+        if (r < 0) break;
+    }
+    return (int)n;
+}
+
+// The source address and the way out, as a control message of `control`. Returns its length.
+static size_t netio__win_control(uint64_t *control, const netio_datagram *m)
+{
+    netio__win_cmsg c;
+    int family = netio_addr_family(m->local.len ? &m->local : &m->peer);
+    unsigned no_source = NETIO_ADDR_MULTICAST | NETIO_ADDR_BROADCAST | NETIO_ADDR_ANY;
+    bool source = m->local.len && !(netio_addr_class(&m->local) & no_source);
+    size_t head = netio__win_align(sizeof c), ip_len = family == NETIO_IPV4 ? 4 : 16;
+    uint8_t *data = (uint8_t *)control + head;
+    ULONG ifindex = m->ifindex;
+    memset(control, 0, NETIO__WIN_CONTROL);
+    if (!source && !ifindex) return 0;
+    if (source) memcpy(data, netio_addr_ip(&m->local).data, ip_len);
+    memcpy(data + ip_len, &ifindex, sizeof ifindex);
+    c.len = head + ip_len + sizeof ifindex;
+    c.level = family == NETIO_IPV4 ? IPPROTO_IP : IPPROTO_IPV6;
+    c.type = NETIO__WIN_PKTINFO;
+    memcpy(control, &c, sizeof c);
+    return netio__win_align(c.len);
+}
+
+static ptrdiff_t netio__win_send_one(netio_socket s, const netio_datagram *m)
+{
+    uint64_t control[NETIO__WIN_CONTROL / 8];
+    netio__win_msg h;
+    netio__iov iov;
+    netio_addr peer = m->peer;
+    DWORD n = 0;
+    if (!m->local.len && !m->ifindex) {
+        return m->peer.len ? netio__os_sendto(s, m->data, m->len, m->peer.raw, m->peer.len)
+                           : netio__os_send(s, m->data, m->len);
+    }
+    netio__win_sendmsg call = netio__win_find_sendmsg(s);
+    if (!call) return netio__os_fail();
+    memset(&h, 0, sizeof h);
+    netio__os_iov_set(&iov, m->data, m->len);
+    h.name = peer.len ? (struct sockaddr *)(void *)peer.raw : NULL;
+    h.name_len = (INT)peer.len;
+    h.iov = &iov;
+    h.iov_count = 1;
+    h.control.buf = (char *)(void *)control;
+    h.control.len = (ULONG)netio__win_control(control, m);
+    return call(s, &h, 0, &n, NULL, NULL) != 0 ? netio__os_send_fail(s) : (ptrdiff_t)n;
+}
+
+static int netio__os_send_batch(netio_socket s, const netio_datagram *m, size_t count)
+{
+    size_t n = 0;
+    for (; n < count; n++) {
+        ptrdiff_t r = netio__win_send_one(s, &m[n]);
+        if (r < 0 && n == 0) return (int)r;
+        if (r < 0) break;
+    }
+    return (int)n;
+}
+
+static void netio__os_own_groups(netio_socket s) { (void)s; }
+
+// --- descriptors and credentials: not on Windows -----------------------------------------------
+
+#if NETIO__HAS_UNIX
+static ptrdiff_t netio__os_send_fds(netio_socket s, const void *data, size_t len,
+                                    const netio_socket *fds, size_t count)
+{
+    (void)s, (void)data, (void)len, (void)fds, (void)count;
+    return NETIO_ENOTSUP;
+}
+
+static ptrdiff_t netio__os_recv_fds(netio_socket s, void *buf, size_t cap, netio_socket *fds,
+                                    size_t *count)
+{
+    (void)s, (void)buf, (void)cap, (void)fds, (void)count;
+    return NETIO_ENOTSUP;
+}
+
+// SIO_AF_UNIX_GETPEERPID knows the process; there are no numbers for users.
+static int netio__os_peer_cred(netio_socket s, netio_cred *out)
+{
+    ULONG pid;
+    DWORD n;
+    if (WSAIoctl(s, _WSAIOR(IOC_VENDOR, 256), NULL, 0, &pid, sizeof pid, &n, NULL, NULL) != 0)
+        return WSAGetLastError() == WSAENOTSOCK ? (int)NETIO_ENOTSOCK : (int)NETIO_ENOTSUP;
+    out->pid = (int64_t)pid;
+    out->uid = out->gid = -1;
+    return 0;
+}
+#endif // NETIO__HAS_UNIX
+
+// --- interfaces --------------------------------------------------------------------------------
+
+// What is used of IP_ADAPTER_ADDRESSES and its lists, whose full forms need <iphlpapi.h>.
+typedef struct netio__win_unicast {
+    ULONG length;
+    DWORD flags;
+    struct netio__win_unicast *next;
+    SOCKET_ADDRESS address;
+    int origin[3]; // prefix and suffix origin, duplicate address state
+    ULONG lifetimes[3];
+    UINT8 prefix_bits;
+} netio__win_unicast;
+
+typedef struct netio__win_adapter {
+    ULONG length;
+    DWORD index4;
+    struct netio__win_adapter *next;
+    char *name;
+    netio__win_unicast *unicast;
+    void *anycast, *multicast, *dns;
+    WCHAR *dns_suffix, *description, *friendly_name;
+    BYTE physical[8];
+    DWORD physical_len, flags, mtu, type;
+    int status;
+    DWORD index6;
+} netio__win_adapter;
+
+static void netio__win_broadcast(netio_interface *i)
+{
+    uint8_t ip[4];
+    netio_buf from = netio_addr_ip(&i->addr);
+    if (from.len != 4 || i->prefix_bits > 30 || (i->flags & NETIO_IF_LOOPBACK)) return;
+    memcpy(ip, from.data, 4);
+    for (unsigned bit = i->prefix_bits; bit < 32; bit++)
+        ip[bit / 8] = (uint8_t)(ip[bit / 8] | 0x80u >> bit % 8);
+    netio_addr_from_ip(&i->broadcast, ip, 4, 0);
+    i->flags |= NETIO_IF_BROADCAST;
+}
+
+static void netio__win_interface(netio_interface *out, const netio__win_adapter *a,
+                                 const netio__win_unicast *u)
+{
+    memset(out, 0, sizeof *out);
+    netio_addr_from_sockaddr(&out->addr, u->address.lpSockaddr, (size_t)u->address.iSockaddrLength);
+    if (a->status == 1) out->flags |= NETIO_IF_UP;
+    if (a->type == 24) out->flags |= NETIO_IF_LOOPBACK; // IF_TYPE_SOFTWARE_LOOPBACK
+    if (!(a->flags & 0x10)) out->flags |= NETIO_IF_MULTICAST;
+    out->index = (uint32_t)(netio_addr_family(&out->addr) == NETIO_IPV6 ? a->index6 : a->index4);
+    out->prefix_bits = u->prefix_bits;
+    WideCharToMultiByte(CP_UTF8, 0, a->friendly_name, -1, out->name, (int)sizeof out->name - 1,
+                        NULL, NULL);
+    netio__win_broadcast(out);
+}
+
+static ptrdiff_t netio__os_interfaces(netio_interface *out, size_t cap)
+{
+    typedef ULONG(WINAPI * adapters_fn)(ULONG, ULONG, void *, void *, ULONG *);
+    HMODULE dll = LoadLibraryA("iphlpapi.dll");
+    adapters_fn fn =
+        dll ? (adapters_fn)(void (*)(void))GetProcAddress(dll, "GetAdaptersAddresses") : NULL;
+    ULONG size = 16384, code = fn ? ERROR_BUFFER_OVERFLOW : ERROR_NOT_SUPPORTED;
+    void *block = NULL;
+    size_t n = 0;
+    for (int i = 0; code == ERROR_BUFFER_OVERFLOW && i < 4; i++) {
+        NETIO_FREE(block);
+        block = NETIO_MALLOC(size);
+        code = block ? fn(AF_UNSPEC, 0x0E /* no anycast, multicast, DNS */, NULL, block, &size)
+                     : ERROR_NOT_ENOUGH_MEMORY;
+    }
+    for (netio__win_adapter *a = (netio__win_adapter *)block; code == 0 && a; a = a->next) {
+        for (netio__win_unicast *u = a->unicast; u; u = u->next, n++)
+            if (n < cap) netio__win_interface(&out[n], a, u);
+    }
+    NETIO_FREE(block);
+    if (dll) FreeLibrary(dll);
+    if (code == 0 || code == ERROR_NO_DATA) return (ptrdiff_t)n;
+    WSASetLastError((int)code);
+    return netio__os_fail();
+}
+
+// --- TCP's own view ----------------------------------------------------------------------------
+
+// TCP_INFO_v0, Windows 10 (1703) and newer.
+typedef struct netio__win_tcp_info {
+    int state;
+    ULONG mss;
+    ULONG64 connected_ms;
+    BOOLEAN timestamps;
+    ULONG rtt_us, min_rtt_us, in_flight, cwnd, snd_wnd, rcv_wnd, rcv_buf;
+    ULONG64 bytes_out, bytes_in;
+    ULONG reordered, retransmitted, fast_retransmits, dup_acks, timeouts;
+    UCHAR syn_retransmits;
+} netio__win_tcp_info;
+
+static int netio__os_tcp_info(netio_socket s, netio_tcp_info *out)
+{
+    static const int states[] = {
+        NETIO_TCP_CLOSED,      NETIO_TCP_LISTEN,     NETIO_TCP_SYN_SENT,   NETIO_TCP_SYN_RECEIVED,
+        NETIO_TCP_ESTABLISHED, NETIO_TCP_FIN_WAIT_1, NETIO_TCP_FIN_WAIT_2, NETIO_TCP_CLOSE_WAIT,
+        NETIO_TCP_CLOSING,     NETIO_TCP_LAST_ACK,   NETIO_TCP_TIME_WAIT};
+    netio__win_tcp_info i;
+    DWORD version = 0, n;
+    memset(&i, 0, sizeof i);
+    if (WSAIoctl(s, _WSAIORW(IOC_VENDOR, 39), &version, sizeof version, &i, sizeof i, &n, NULL,
+                 NULL) != 0)
+        return WSAGetLastError() == WSAENOTSOCK ? (int)NETIO_ENOTSOCK : (int)NETIO_ENOTSUP;
+    out->state = i.state >= 0 && i.state < 11 ? states[i.state] : NETIO_TCP_CLOSED;
+    out->rtt_us = i.rtt_us;
+    out->mss = i.mss;
+    out->cwnd = i.mss ? i.cwnd / i.mss : 0;
+    out->retransmits = i.retransmitted;
+    out->unacked = i.in_flight;
+    out->bytes_sent = i.bytes_out;
+    out->bytes_received = i.bytes_in;
+    return 0;
+}
+
 // --- waiting -----------------------------------------------------------------------------------
 
 typedef struct netio__os_waiter {
@@ -2362,8 +3481,19 @@ static void netio__os_timeval(struct timeval *tv, int timeout_ms)
     tv->tv_usec = timeout_ms % 1000 * 1000;
 }
 
+// What stands in the third set of select: a failed connect, or a byte of urgent data, which would
+// stay there for ever. (SO_ERROR is not cleared by reading here.)
+static bool netio__os_failed(netio_socket s)
+{
+    int error = 0, len = sizeof error, code = WSAGetLastError();
+    bool failed = getsockopt(s, SOL_SOCKET, SO_ERROR, (char *)&error, &len) != 0 || error != 0;
+    WSASetLastError(code);
+    return failed;
+}
+
 // select, because old WSAPoll does not notice a failed connect; that one shows in the third set.
-static int netio__os_wait(netio__os_waiter *w, size_t count, int timeout_ms)
+// `settled`: sockets with urgent data are there, so the third set is left out. NETIO_EAGAIN: do so.
+static int netio__os_select(netio__os_waiter *w, size_t count, int timeout_ms, bool settled)
 {
     netio__os_set in, out, bad;
     struct timeval tv;
@@ -2372,11 +3502,7 @@ static int netio__os_wait(netio__os_waiter *w, size_t count, int timeout_ms)
         w[i].got = 0;
         if (w[i].events & NETIO_EV_READ) netio__os_set_add(&in, w[i].socket);
         if (w[i].events & NETIO_EV_WRITE) netio__os_set_add(&out, w[i].socket);
-        netio__os_set_add(&bad, w[i].socket);
-    }
-    if (count == 0) { // WSAEINVAL otherwise
-        Sleep(timeout_ms < 0 ? INFINITE : (DWORD)timeout_ms);
-        return 0;
+        if (!settled) netio__os_set_add(&bad, w[i].socket);
     }
     netio__os_timeval(&tv, timeout_ms);
     int n = select(0, (fd_set *)&in, (fd_set *)&out, (fd_set *)&bad, timeout_ms < 0 ? NULL : &tv);
@@ -2385,10 +3511,21 @@ static int netio__os_wait(netio__os_waiter *w, size_t count, int timeout_ms)
     for (size_t i = 0; n > 0 && i < count; i++) {
         if (netio__os_set_has(&in, w[i].socket)) w[i].got |= NETIO_EV_READ;
         if (netio__os_set_has(&out, w[i].socket)) w[i].got |= NETIO_EV_WRITE;
-        if (netio__os_set_has(&bad, w[i].socket)) w[i].got |= w[i].events | NETIO_EV_HINT_ERROR;
+        if (netio__os_set_has(&bad, w[i].socket) && netio__os_failed(w[i].socket))
+            w[i].got |= w[i].events | NETIO_EV_HINT_ERROR;
         if (w[i].got) ready++;
     }
-    return ready;
+    return n > 0 && ready == 0 ? (int)NETIO_EAGAIN : ready;
+}
+
+static int netio__os_wait(netio__os_waiter *w, size_t count, int timeout_ms)
+{
+    if (count == 0) { // select would say WSAEINVAL
+        Sleep(timeout_ms < 0 ? INFINITE : (DWORD)timeout_ms);
+        return 0;
+    }
+    int n = netio__os_select(w, count, timeout_ms, false);
+    return n == NETIO_EAGAIN ? netio__os_select(w, count, timeout_ms, true) : n;
 }
 
 #if NETIO__HAS_POLLER
@@ -3087,7 +4224,8 @@ NETIO_API unsigned netio_addr_class(const netio_addr *a)
 NETIO_API void netio_addr_unmap(netio_addr *a)
 {
     netio__ip ip;
-    if (!a || !netio__addr_get_ip(&ip, a) || !netio__ip_mapped(&ip)) return;
+    if (!a || netio__addr_os_family(a) != AF_INET6) return;
+    if (!netio__addr_get_ip(&ip, a) || !netio__ip_mapped(&ip)) return;
     netio__ip_unmap(&ip);
     netio__addr_set_ip(a, &ip);
 }
@@ -3540,6 +4678,39 @@ NETIO_API int netio_service_port(const char *name, const char *protocol)
     return err < 0 ? err : port;
 }
 
+// --- interfaces --------------------------------------------------------------------------------
+
+NETIO_API ptrdiff_t netio_interfaces(netio_interface *out, size_t cap)
+{
+    int err = netio__os_start();
+    if (err < 0) return err;
+    return !out && cap ? (ptrdiff_t)NETIO_EINVAL : netio__os_interfaces(out, cap);
+}
+
+NETIO_API uint32_t netio_interface_index(const char *text)
+{
+    netio_interface list[64];
+    netio__ip ip;
+    netio_addr a;
+    uint32_t number;
+    if (!text || !text[0]) return 0;
+    size_t len = strlen(text);
+    bool address = netio__parse_ip(&ip, text, len) == 0;
+    bool numeric = netio__parse_number(&number, text, len, UINT32_MAX);
+    if (!address && !numeric) return netio__os_if_index(text);
+    if (address) netio__addr_set_ip(&a, &ip);
+    ptrdiff_t n = netio_interfaces(list, 64);
+    for (ptrdiff_t i = 0; i < n && i < 64; i++) {
+        bool same = numeric    ? list[i].index == number
+                    : ip.scope ? netio_addr_equal_host(&list[i].addr, &a)
+                               : memcmp(netio_addr_ip(&list[i].addr).data, ip.bytes,
+                                        ip.family == NETIO_IPV4 ? 4 : 16) == 0 &&
+                                     netio_addr_family(&list[i].addr) == ip.family;
+        if (same) return list[i].index;
+    }
+    return 0;
+}
+
 //================================================================================================
 // >>socket.c
 //
@@ -3727,7 +4898,7 @@ static int netio__set_v6_only(netio_socket s, const netio_addr *a, int v6_only)
 static int netio__make(netio_socket *out, const netio_addr *a, int type, int v6_only,
                        const netio_socket_opts *o)
 {
-    netio_socket s;
+    netio_socket s = NETIO_INVALID_SOCKET;
     int family = netio__addr_os_family(a), os_type = netio__os_type(type);
     if (os_type < 0) return NETIO_EINVAL;
     if (family == AF_UNIX && !NETIO__HAS_UNIX) return NETIO_ENOTSUP;
@@ -4845,6 +6016,291 @@ NETIO_API ptrdiff_t netio_sendto(netio_socket s, const void *data, size_t len, c
     return r;
 }
 
+// --- batches -----------------------------------------------------------------------------------
+
+// A batch that came without senders may have been no datagrams at all.
+static ptrdiff_t netio__batch_check(netio_socket s, const netio_datagram *msgs, ptrdiff_t n)
+{
+    if (n <= 0 || msgs[0].peer.len) return n;
+    int type = netio__socket_type(s);
+    return type < 0 ? type : type == SOCK_STREAM ? (ptrdiff_t)NETIO_EINVAL : n;
+}
+
+NETIO_API ptrdiff_t netio_recv_batch(netio_socket s, netio_datagram *msgs, size_t count,
+                                     int timeout_ms)
+{
+    netio__patience p = netio__patient(timeout_ms);
+    size_t done = 0, want;
+    ptrdiff_t r = 0;
+    if (!msgs || count == 0) return NETIO_EINVAL;
+    for (size_t i = 0; i < count; i++)
+        if (msgs[i].cap && !msgs[i].data) return NETIO_EINVAL;
+    do {
+        want = count - done < NETIO__BATCH ? count - done : NETIO__BATCH;
+        do r = netio__os_recv_batch(s, msgs + done, want);
+        while (done == 0 && netio__again(&r, s, NETIO_EV_READ, &p));
+        r = netio__batch_check(s, msgs + done, r);
+        for (ptrdiff_t i = 0; i < r; i++)
+            NETIO_ON_OP(NETIO_OP_RECV, s, (ptrdiff_t)msgs[done + (size_t)i].len);
+        if (r > 0) done += (size_t)r;
+    } while (r == (ptrdiff_t)want && done < count);
+    return done ? (ptrdiff_t)done : r;
+}
+
+// What a system does not do in one call: the pieces of a segmented datagram, one by one. `*from`:
+// where to go on after NETIO_EAGAIN.
+static ptrdiff_t netio__send_segments(netio_socket s, const netio_datagram *m, size_t *from)
+{
+    ptrdiff_t r = 1;
+    while (*from < m->len && r > 0) {
+        netio_datagram piece = *m;
+        piece.data = (char *)m->data + *from;
+        if (m->len - *from < m->segment) piece.len = m->len - *from;
+        else piece.len = m->segment;
+        piece.segment = 0;
+        r = netio__os_send_batch(s, &piece, 1);
+        if (r > 0) *from += piece.len;
+    }
+    return r;
+}
+
+#if NETIO__LINUX
+// A device or a route may refuse segmentation at any time, with EIO or EINVAL.
+static bool netio__segments_by_hand(const netio_datagram *m, ptrdiff_t r)
+{
+    return r < 0 && m->segment && m->segment < m->len && (r == NETIO_EINVAL || r == NETIO_EIO);
+}
+#else
+static bool netio__segments_by_hand(const netio_datagram *m, ptrdiff_t r)
+{
+    (void)r;
+    return m->segment && m->segment < m->len;
+}
+#endif
+
+// One call's worth; elsewhere than on Linux it ends before a datagram with segments.
+static size_t netio__send_run(const netio_datagram *msgs, size_t count)
+{
+    size_t n = 1;
+    if (count > NETIO__BATCH) count = NETIO__BATCH;
+    while (n < count && (NETIO__LINUX || !netio__segments_by_hand(&msgs[n], 0))) n++;
+    return n;
+}
+
+static ptrdiff_t netio__send_some(netio_socket s, const netio_datagram *msgs, size_t count,
+                                  size_t *from)
+{
+    ptrdiff_t r = NETIO_EINVAL;
+    if (*from == 0 && (NETIO__LINUX || !netio__segments_by_hand(msgs, 0)))
+        r = netio__os_send_batch(s, msgs, netio__send_run(msgs, count));
+    if (*from || netio__segments_by_hand(msgs, r)) r = netio__send_segments(s, msgs, from);
+    // An IPv6 socket takes an IPv4 peer as it is on Linux; elsewhere it wants the mapped form.
+    if ((r == NETIO_EINVAL || r == NETIO_EAFNOSUPPORT) && !msgs->segment &&
+        netio_addr_family(&msgs->peer) == NETIO_IPV4 && !msgs->local.len) {
+        r = netio__sendto(s, msgs->data, msgs->len, &msgs->peer);
+        if (r >= 0) r = 1;
+    }
+    if (r > 0) *from = 0;
+    return r;
+}
+
+NETIO_API ptrdiff_t netio_send_batch(netio_socket s, const netio_datagram *msgs, size_t count,
+                                     int timeout_ms)
+{
+    netio__patience p = netio__patient(timeout_ms);
+    size_t done = 0, from = 0;
+    ptrdiff_t r = 1;
+    if (!msgs || count == 0) return NETIO_EINVAL;
+    for (size_t i = 0; i < count; i++) {
+        if (msgs[i].len && !msgs[i].data) return NETIO_EINVAL;
+        if (msgs[i].len > NETIO__IO_MAX) return NETIO_EMSGSIZE;
+    }
+    while (r > 0 && done < count) {
+        do r = netio__send_some(s, msgs + done, count - done, &from);
+        while (netio__again(&r, s, NETIO_EV_WRITE, &p));
+        for (ptrdiff_t i = 0; i < r; i++)
+            NETIO_ON_OP(NETIO_OP_SEND, s, (ptrdiff_t)msgs[done + (size_t)i].len);
+        if (r > 0) done += (size_t)r;
+    }
+    return done ? (ptrdiff_t)done : r;
+}
+
+// --- multicast ---------------------------------------------------------------------------------
+
+#if defined(MCAST_JOIN_GROUP)
+// RFC 3678: one call for both families.
+static int netio__multicast_any(netio_socket s, int level, bool join, const netio_addr *group,
+                                uint32_t ifindex)
+{
+    struct group_req r;
+    memset(&r, 0, sizeof r);
+    r.gr_interface = ifindex;
+    memcpy(&r.gr_group, group->raw, group->len);
+    return netio__os_setopt(s, level, join ? MCAST_JOIN_GROUP : MCAST_LEAVE_GROUP, &r, sizeof r);
+}
+
+static int netio__multicast_source(netio_socket s, int level, bool join, const netio_addr *group,
+                                   uint32_t ifindex, const netio_addr *source)
+{
+    struct group_source_req r;
+    memset(&r, 0, sizeof r);
+    r.gsr_interface = ifindex;
+    memcpy(&r.gsr_group, group->raw, group->len);
+    memcpy(&r.gsr_source, source->raw, source->len);
+    return netio__os_setopt(s, level, join ? MCAST_JOIN_SOURCE_GROUP : MCAST_LEAVE_SOURCE_GROUP, &r,
+                            sizeof r);
+}
+#else
+static int netio__multicast_any(netio_socket s, int level, bool join, const netio_addr *group,
+                                uint32_t ifindex)
+{
+    (void)s, (void)level, (void)join, (void)group, (void)ifindex;
+    return NETIO_ENOTSUP;
+}
+
+static int netio__multicast_source(netio_socket s, int level, bool join, const netio_addr *group,
+                                   uint32_t ifindex, const netio_addr *source)
+{
+    (void)source;
+    return netio__multicast_any(s, level, join, group, ifindex);
+}
+#endif
+
+// The address of an interface, for calls that know no numbers. Any address for 0.
+static int netio__interface_ipv4(uint32_t ifindex, struct in_addr *out)
+{
+    netio_interface list[64];
+    memset(out, 0, sizeof *out);
+    if (ifindex == 0) return 0;
+    ptrdiff_t n = netio_interfaces(list, 64);
+    if (n < 0) return (int)n;
+    for (ptrdiff_t i = 0; i < n && i < 64; i++) {
+        if (list[i].index != ifindex || netio_addr_family(&list[i].addr) != NETIO_IPV4) continue;
+        memcpy(out, netio_addr_ip(&list[i].addr).data, 4);
+        return 0;
+    }
+    return NETIO_ENODEV;
+}
+
+// The older calls, one for each family: OpenBSD, and Wine.
+static int netio__multicast_old(netio_socket s, bool join, const netio_addr *group,
+                                uint32_t ifindex, const netio_addr *source)
+{
+    struct ip_mreq m4;
+    struct ipv6_mreq m6;
+    netio_buf ip = netio_addr_ip(group);
+    if (source) return NETIO_ENOTSUP;
+    if (ip.len == 16) {
+        memset(&m6, 0, sizeof m6);
+        memcpy(&m6.ipv6mr_multiaddr, ip.data, 16);
+        m6.ipv6mr_interface = ifindex;
+        return netio__os_setopt(s, IPPROTO_IPV6, join ? IPV6_JOIN_GROUP : IPV6_LEAVE_GROUP, &m6,
+                                sizeof m6);
+    }
+    memset(&m4, 0, sizeof m4);
+    memcpy(&m4.imr_multiaddr, ip.data, 4);
+    int err = netio__interface_ipv4(ifindex, &m4.imr_interface);
+    return err < 0 ? err
+                   : netio__os_setopt(s, IPPROTO_IP, join ? IP_ADD_MEMBERSHIP : IP_DROP_MEMBERSHIP,
+                                      &m4, sizeof m4);
+}
+
+static int netio__multicast(netio_socket s, bool join, const netio_addr *group, uint32_t ifindex,
+                            const netio_addr *source)
+{
+    netio_addr g, from;
+    if (!group) return NETIO_EINVAL;
+    g = *group;
+    netio_addr_unmap(&g);
+    if (!(netio_addr_class(&g) & NETIO_ADDR_MULTICAST)) return NETIO_EINVAL;
+    if (source) {
+        from = *source;
+        netio_addr_unmap(&from);
+        if (netio_addr_family(&from) != netio_addr_family(&g)) return NETIO_EINVAL;
+    }
+    if (ifindex == 0) ifindex = netio_addr_scope(&g);
+    int level = netio_addr_family(&g) == NETIO_IPV4 ? (int)IPPROTO_IP : (int)IPPROTO_IPV6;
+    int err = source ? netio__multicast_source(s, level, join, &g, ifindex, &from)
+                     : netio__multicast_any(s, level, join, &g, ifindex);
+    if (err == NETIO_ENOTSUP)
+        err = netio__multicast_old(s, join, &g, ifindex, source ? &from : NULL);
+    if (err == 0 && join) netio__os_own_groups(s);
+    if (err == NETIO_EADDRINUSE) return NETIO_EEXIST;
+    if (err == NETIO_EADDRNOTAVAIL) return join ? (int)NETIO_ENODEV : (int)NETIO_ENOENT;
+    return err;
+}
+
+NETIO_API int netio_multicast_join(netio_socket s, const netio_addr *group, uint32_t ifindex,
+                                   const netio_addr *source)
+{
+    return netio__multicast(s, true, group, ifindex, source);
+}
+
+NETIO_API int netio_multicast_leave(netio_socket s, const netio_addr *group, uint32_t ifindex,
+                                    const netio_addr *source)
+{
+    return netio__multicast(s, false, group, ifindex, source);
+}
+
+// --- descriptors, credentials ------------------------------------------------------------------
+
+#if NETIO__HAS_UNIX
+static int netio__check_unix(netio_socket s)
+{
+    int family = 0;
+    int err = netio__os_family(s, &family);
+    if (err < 0) return err;
+    return family == AF_UNIX ? 0 : NETIO_EINVAL;
+}
+
+NETIO_API ptrdiff_t netio_send_fds(netio_socket s, const void *data, size_t len,
+                                   const netio_socket *fds, size_t count, int timeout_ms)
+{
+    netio__patience p = netio__patient(timeout_ms);
+    ptrdiff_t r;
+    if (!data || len == 0 || (!fds && count)) return NETIO_EINVAL;
+    if (count > NETIO_FDS_MAX) return NETIO_EMSGSIZE;
+    if (NETIO__WINDOWS) return NETIO_ENOTSUP;
+    int err = netio__check_unix(s);
+    if (err < 0) return err;
+    do r = netio__os_send_fds(s, data, len < NETIO__IO_MAX ? len : NETIO__IO_MAX, fds, count);
+    while (netio__again(&r, s, NETIO_EV_WRITE, &p));
+    NETIO_ON_OP(NETIO_OP_SEND, s, r);
+    return r;
+}
+
+NETIO_API ptrdiff_t netio_recv_fds(netio_socket s, void *buf, size_t cap, netio_socket *fds,
+                                   size_t *count, int timeout_ms)
+{
+    netio__patience p = netio__patient(timeout_ms);
+    size_t room = count ? *count : 0;
+    ptrdiff_t r;
+    if (!count) return NETIO_EINVAL;
+    *count = 0;
+    if (!buf || cap == 0 || (!fds && room)) return NETIO_EINVAL;
+    if (NETIO__WINDOWS) return NETIO_ENOTSUP;
+    int err = netio__check_unix(s);
+    if (err < 0) return err;
+    do {
+        *count = room < NETIO_FDS_MAX ? room : NETIO_FDS_MAX;
+        r = netio__os_recv_fds(s, buf, cap < NETIO__IO_MAX ? cap : NETIO__IO_MAX, fds, count);
+    } while (netio__again(&r, s, NETIO_EV_READ, &p));
+    if (r == 0) r = netio__zero_or_eof(s);
+    NETIO_ON_OP(NETIO_OP_RECV, s, r);
+    return r;
+}
+
+NETIO_API int netio_peer_cred(netio_socket s, netio_cred *out)
+{
+    if (!out) return NETIO_EINVAL;
+    int err = netio__check_unix(s);
+    if (err < 0) return err == NETIO_EINVAL ? (int)NETIO_ENOTSUP : err;
+    return netio__os_peer_cred(s, out);
+}
+#endif // NETIO__HAS_UNIX
+
+// --- asking by datagram ------------------------------------------------------------------------
+
 // An answer to the question, before `by`. Others' datagrams are dropped; a refusal is no answer
 // yet, the peer may be starting.
 static ptrdiff_t netio__query_wait(netio_socket s, const netio_addr *to, netio_room answer,
@@ -5039,6 +6495,51 @@ NETIO_API ptrdiff_t netio_query(netio_socket s, const netio_addr *to, netio_buf 
 #define NETIO__OS_DEVICE6 NETIO__NO_OPTION
 #endif
 
+// What comes along with datagrams.
+#if NETIO__WINDOWS
+#define NETIO__OS_RECV_LOCAL NETIO__WIN_PKTINFO
+#define NETIO__OS_RECV_LOCAL6 NETIO__WIN_PKTINFO
+#define NETIO__OS_RECV_TTL NETIO__WIN_TTL
+#define NETIO__OS_RECV_TTL6 NETIO__WIN_TTL
+#define NETIO__OS_RECV_TOS NETIO__WIN_TOS
+#define NETIO__OS_RECV_TOS6 NETIO__WIN_TOS
+#define NETIO__OS_RECV_TIME NETIO__NO_OPTION
+#define NETIO__OS_UDP_LEVEL IPPROTO_UDP
+#define NETIO__OS_RECV_SEGMENTS NETIO__WIN_COALESCED
+#else
+#if defined(IP_PKTINFO) && !defined(IP_RECVPKTINFO)
+#define NETIO__OS_RECV_LOCAL IP_PKTINFO
+#elif defined(IP_PKTINFO)
+#define NETIO__OS_RECV_LOCAL IP_RECVPKTINFO
+#elif defined(IP_RECVDSTADDR)
+#define NETIO__OS_RECV_LOCAL IP_RECVDSTADDR
+#else
+#define NETIO__OS_RECV_LOCAL NETIO__NO_OPTION
+#endif
+#define NETIO__OS_RECV_LOCAL6 IPV6_RECVPKTINFO
+#define NETIO__OS_RECV_TTL IP_RECVTTL
+#define NETIO__OS_RECV_TTL6 IPV6_RECVHOPLIMIT
+#if defined(IP_RECVTOS)
+#define NETIO__OS_RECV_TOS IP_RECVTOS
+#else
+#define NETIO__OS_RECV_TOS NETIO__NO_OPTION
+#endif
+#define NETIO__OS_RECV_TOS6 IPV6_RECVTCLASS
+#define NETIO__OS_UDP_LEVEL NETIO__SOL_UDP
+#if NETIO__LINUX
+#define NETIO__OS_RECV_TIME SO_TIMESTAMPNS
+#define NETIO__OS_RECV_SEGMENTS NETIO__UDP_GRO
+#else
+#define NETIO__OS_RECV_TIME SO_TIMESTAMP
+#define NETIO__OS_RECV_SEGMENTS NETIO__NO_OPTION
+#endif
+#endif
+#if NETIO__LINUX
+#define NETIO__OS_DROPS 55 // SO_MEMINFO
+#else
+#define NETIO__OS_DROPS NETIO__NO_OPTION
+#endif
+
 enum { // how the value looks to the OS
     NETIO__KIND_INT,
     NETIO__KIND_TIME,     // ms, struct timeval or DWORD
@@ -5047,11 +6548,13 @@ enum { // how the value looks to the OS
     NETIO__KIND_FASTOPEN, // int, if the system's switch is on
     NETIO__KIND_TEXT,
     NETIO__KIND_DEVICE,
+    NETIO__KIND_MULTICAST_IF,
     NETIO__KIND_ERROR, // from here on read only
     NETIO__KIND_TYPE,
     NETIO__KIND_FAMILY,
     NETIO__KIND_READABLE,
-    NETIO__KIND_UNSENT
+    NETIO__KIND_UNSENT,
+    NETIO__KIND_DROPS
 };
 
 enum { // for which sockets
@@ -5142,6 +6645,19 @@ static const netio__option_row netio__options[] = {
      0, INT32_MAX, SOL_SOCKET, NETIO__OS_BUSY_POLL, NETIO__NO},
     {NETIO_OPT_NOTSENT_LOWAT, "NOTSENT_LOWAT", NETIO__KIND_INT, NETIO__FOR_TCP,
      0, INT32_MAX, IPPROTO_TCP, NETIO__OS_NOTSENT_LOWAT, NETIO__NO},
+    {NETIO_OPT_MULTICAST_IF, "MULTICAST_IF", NETIO__KIND_MULTICAST_IF,
+     NETIO__FOR_DGRAM | NETIO__BY_FAMILY, 0, INT32_MAX, IPPROTO_IP, IP_MULTICAST_IF,
+     IPV6_MULTICAST_IF},
+    {NETIO_OPT_RECV_LOCAL, "RECV_LOCAL", NETIO__KIND_INT, NETIO__FOR_DGRAM | NETIO__BY_FAMILY, 0, 1,
+     IPPROTO_IP, NETIO__OS_RECV_LOCAL, NETIO__OS_RECV_LOCAL6},
+    {NETIO_OPT_RECV_TTL, "RECV_TTL", NETIO__KIND_INT, NETIO__FOR_DGRAM | NETIO__BY_FAMILY, 0, 1,
+     IPPROTO_IP, NETIO__OS_RECV_TTL, NETIO__OS_RECV_TTL6},
+    {NETIO_OPT_RECV_TOS, "RECV_TOS", NETIO__KIND_INT, NETIO__FOR_DGRAM | NETIO__BY_FAMILY, 0, 1,
+     IPPROTO_IP, NETIO__OS_RECV_TOS, NETIO__OS_RECV_TOS6},
+    {NETIO_OPT_RECV_TIME, "RECV_TIME", NETIO__KIND_INT, NETIO__FOR_UDP, 0, 1, SOL_SOCKET,
+     NETIO__OS_RECV_TIME, NETIO__NO},
+    {NETIO_OPT_RECV_SEGMENTS, "RECV_SEGMENTS", NETIO__KIND_INT, NETIO__FOR_UDP, 0, 1,
+     NETIO__OS_UDP_LEVEL, NETIO__OS_RECV_SEGMENTS, NETIO__NO},
     {NETIO_OPT_ERROR, "ERROR", NETIO__KIND_ERROR, NETIO__READ_ONLY,
      0, 0, SOL_SOCKET, SO_ERROR, NETIO__NO},
     {NETIO_OPT_TYPE, "TYPE", NETIO__KIND_TYPE, NETIO__READ_ONLY,
@@ -5156,6 +6672,8 @@ static const netio__option_row netio__options[] = {
      0, 0, SOL_SOCKET, 0, NETIO__NO},
     {NETIO_OPT_UNSENT, "UNSENT", NETIO__KIND_UNSENT, NETIO__READ_ONLY | NETIO__FOR_TCP,
      0, 0, SOL_SOCKET, 0, NETIO__NO},
+    {NETIO_OPT_DROPS, "DROPS", NETIO__KIND_DROPS, NETIO__READ_ONLY | NETIO__FOR_DGRAM, 0, 0,
+     SOL_SOCKET, NETIO__OS_DROPS, NETIO__NO},
 };
 #undef NETIO__NO
 // clang-format on
@@ -5301,6 +6819,79 @@ static int netio__fastopen_allowed(void)
 static int netio__fastopen_allowed(void) { return 0; }
 #endif
 
+// The interface for groups. IPv4 has it by number in its own ways; what is read back is an address.
+#if NETIO__WINDOWS
+static int netio__multicast_if_set(netio_socket s, const netio__option_place *at, int index)
+{
+    // An address of 0.x.x.x is a number there.
+    return netio__set_int(s, at->level, at->os, at->v6 ? index : (int)htonl((u_long)index));
+}
+
+static int netio__multicast_if_get(netio_socket s, const netio__option_place *at, int *index)
+{
+    int v = 0;
+    int err = netio__option_get_int(s, at->level, at->os, &v);
+    if (err == 0) *index = at->v6 ? v : (int)ntohl((u_long)v);
+    return err;
+}
+#else
+#if NETIO__NETBSD
+static int netio__multicast_if_set4(netio_socket s, const netio__option_place *at, int index)
+{
+    struct in_addr a;
+    int err = netio__interface_ipv4((uint32_t)index, &a);
+    return err < 0 ? err : netio__os_setopt(s, at->level, at->os, &a, sizeof a);
+}
+#else
+static int netio__multicast_if_set4(netio_socket s, const netio__option_place *at, int index)
+{
+    struct ip_mreqn m;
+    memset(&m, 0, sizeof m);
+    // With the address too, which is what can be read back.
+    int err = netio__interface_ipv4((uint32_t)index, &m.imr_address);
+    if (err < 0 && err != NETIO_ENODEV) return err;
+    m.imr_ifindex = index;
+    return netio__os_setopt(s, at->level, at->os, &m, sizeof m);
+}
+#endif
+
+static int netio__multicast_if_set(netio_socket s, const netio__option_place *at, int index)
+{
+    int err = at->v6 ? netio__set_int(s, at->level, at->os, index)
+                     : netio__multicast_if_set4(s, at, index);
+    return err == NETIO_EADDRNOTAVAIL ? (int)NETIO_ENODEV : err;
+}
+
+static int netio__multicast_if_get(netio_socket s, const netio__option_place *at, int *index)
+{
+    struct in_addr a;
+    netio_addr text;
+    char host[NETIO_ADDR_TEXT];
+    size_t len = sizeof a;
+    if (at->v6) return netio__option_get_int(s, at->level, at->os, index);
+    int err = netio__os_getopt(s, at->level, at->os, &a, &len);
+    if (err < 0) return err;
+    netio_addr_from_ip(&text, &a, 4, 0);
+    *index = 0;
+    if (netio_addr_class(&text) & NETIO_ADDR_ANY) return 0;
+    if (netio_addr_format_host(&text, host, sizeof host) < 0) return NETIO_EIO;
+    *index = (int)netio_interface_index(host);
+    return 0;
+}
+#endif
+
+// SO_MEMINFO is an array of numbers; the ninth counts drops.
+static int netio__drops_get(netio_socket s, const netio__option_place *at, int *out)
+{
+    uint32_t v[9] = {0};
+    size_t len = sizeof v;
+    int err = netio__os_getopt(s, at->level, at->os, v, &len);
+    if (err < 0) return err;
+    if (len < sizeof v) return NETIO_ENOTSUP;
+    *out = v[8] > INT32_MAX ? INT32_MAX : (int)v[8];
+    return 0;
+}
+
 // --- numbers -----------------------------------------------------------------------------------
 
 NETIO_API int netio_set_option(netio_socket s, int option, int value)
@@ -5314,6 +6905,7 @@ NETIO_API int netio_set_option(netio_socket s, int option, int value)
     switch (row->kind) {
     case NETIO__KIND_TIME: return netio__option_set_time(s, at.level, at.os, value);
     case NETIO__KIND_LINGER: return netio__option_set_linger(s, value);
+    case NETIO__KIND_MULTICAST_IF: return netio__multicast_if_set(s, &at, value);
     case NETIO__KIND_DONTFRAG: value = value ? NETIO__DONTFRAG_ON : NETIO__DONTFRAG_OFF; break;
     case NETIO__KIND_FASTOPEN:
         err = value ? netio__fastopen_allowed() : 0;
@@ -5356,6 +6948,8 @@ static int netio__option_read(netio_socket s, const netio__option_row *row,
     case NETIO__KIND_FAMILY: return netio__os_family(s, v);
     case NETIO__KIND_READABLE: return netio__os_readable(s, v);
     case NETIO__KIND_UNSENT: return netio__os_unsent(s, v);
+    case NETIO__KIND_DROPS: return netio__drops_get(s, at, v);
+    case NETIO__KIND_MULTICAST_IF: return netio__multicast_if_get(s, at, v);
     default: return netio__option_get_int(s, at->level, at->os, v);
     }
 }
@@ -5520,6 +7114,73 @@ NETIO_API int netio_set_keepalive(netio_socket s, int idle_s, int interval_s, in
     return err;
 }
 
+// --- presets, TCP's own view -------------------------------------------------------------------
+
+static const netio_setting netio__preset_latency[] = {
+    {NETIO_OPT_NODELAY, 1, NULL}, {NETIO_OPT_QUICKACK, 1, NULL}, {NETIO_OPT_TOS, 0x10, NULL}};
+static const netio_setting netio__preset_bulk[] = {{NETIO_OPT_SNDBUF, 1048576, NULL},
+                                                   {NETIO_OPT_RCVBUF, 1048576, NULL}};
+static const netio_setting netio__preset_server[] = {
+    {NETIO_OPT_KEEPALIVE, 1, NULL},        {NETIO_OPT_KEEPIDLE, 60, NULL},
+    {NETIO_OPT_KEEPINTVL, 10, NULL},       {NETIO_OPT_KEEPCNT, 5, NULL},
+    {NETIO_OPT_USER_TIMEOUT, 30000, NULL}, {NETIO_OPT_NODELAY, 1, NULL}};
+static const netio_setting netio__preset_battery[] = {{NETIO_OPT_KEEPALIVE, 1, NULL},
+                                                      {NETIO_OPT_KEEPIDLE, 900, NULL},
+                                                      {NETIO_OPT_KEEPINTVL, 60, NULL},
+                                                      {NETIO_OPT_KEEPCNT, 3, NULL},
+                                                      {NETIO_OPT_NODELAY, 0, NULL}};
+
+static const struct {
+    const netio_setting *settings;
+    size_t count;
+} netio__presets[] = {
+    {NULL, 0},
+    {netio__preset_latency, sizeof netio__preset_latency / sizeof(netio_setting)},
+    {netio__preset_bulk, sizeof netio__preset_bulk / sizeof(netio_setting)},
+    {netio__preset_server, sizeof netio__preset_server / sizeof(netio_setting)},
+    {netio__preset_battery, sizeof netio__preset_battery / sizeof(netio_setting)},
+};
+
+NETIO_API size_t netio_preset(int preset, const netio_setting **settings)
+{
+    if (preset < NETIO_PRESET_LATENCY || preset > NETIO_PRESET_BATTERY) preset = 0;
+    if (settings) *settings = netio__presets[preset].settings;
+    return netio__presets[preset].count;
+}
+
+NETIO_API int netio_set_options(netio_socket s, const netio_setting *settings, size_t count,
+                                uint32_t *skipped)
+{
+    if (!settings && count) return NETIO_EINVAL;
+    if (skipped) *skipped = 0;
+    for (size_t i = 0; i < count; i++) {
+        const netio_setting *set = &settings[i];
+        int err = set->text ? netio_set_option_text(s, set->option, set->text)
+                            : netio_set_option(s, set->option, set->value);
+        if (err == NETIO_ENOTSUP && skipped && i < 32) *skipped |= UINT32_C(1) << i;
+        if (err < 0 && err != NETIO_ENOTSUP) return err;
+    }
+    return 0;
+}
+
+NETIO_API int netio_tcp_info_get(netio_socket s, netio_tcp_info *out)
+{
+    netio_tcp_info info;
+    if (!out) return NETIO_EINVAL;
+    memset(&info, 0, sizeof info);
+    int err = netio__os_tcp_info(s, &info);
+    if (err == 0) *out = info;
+    return err;
+}
+
+NETIO_API const char *netio_tcp_state_name(int state)
+{
+    static const char *const names[] = {"CLOSED",      "LISTEN",     "SYN_SENT",   "SYN_RECEIVED",
+                                        "ESTABLISHED", "FIN_WAIT_1", "FIN_WAIT_2", "CLOSE_WAIT",
+                                        "CLOSING",     "LAST_ACK",   "TIME_WAIT"};
+    return state < 0 || state > NETIO_TCP_TIME_WAIT ? "" : names[state];
+}
+
 //================================================================================================
 // >>poller.c
 //
@@ -5532,6 +7193,7 @@ NETIO_API int netio_set_keepalive(netio_socket s, int idle_s, int interval_s, in
 
 #define NETIO__NO_SLOT UINT32_MAX
 #define NETIO__INTEREST (NETIO_EV_READ | NETIO_EV_WRITE)
+#define NETIO__SETTLED 128 // in a slot's interest, Windows: past its connect
 
 typedef struct netio__slot {
     void *user;
@@ -5572,7 +7234,8 @@ struct netio_poller {
     uint32_t watch_count, watch_cap, turn;
     void *set; // the backend's own array
     size_t set_cap;
-    uint32_t leftovers; // epoll: reports for keys that are gone
+    uint32_t leftovers; // epoll: reports for keys that are gone. WSAPoll: slots that wait to write
+    uint32_t parked;    // WSAPoll: slots out of its set after a half-close
 };
 
 // --- the table ---------------------------------------------------------------------------------
@@ -5751,12 +7414,11 @@ static void netio__drop_stale(netio_poller *p, uint32_t slot)
 // For what the kernel does not remember between two calls.
 static bool netio__identity_alive(netio_poller *p, uint32_t slot)
 {
-    uint16_t now;
+    uint16_t now = 0, then = p->slots[slot].identity;
     int code = netio__os_error();
-    bool same =
-        netio__os_identity(p->slots[slot].socket, &now) == 0 && now == p->slots[slot].identity;
+    bool open = netio__os_identity(p->slots[slot].socket, &now) == 0;
     netio__os_set_error(code);
-    return same;
+    return open && (now == then || !now || !then); // 0: the system does not tell
 }
 
 #if NETIO__HAS_SELECT || NETIO__HAS_POLL || NETIO__HAS_WSAPOLL
@@ -6450,12 +8112,12 @@ static void netio__winselect_fill(netio_poller *p)
         const netio__slot *r = &p->slots[p->watch[(p->turn + i) % p->watch_count]];
         if (r->armed & NETIO_EV_READ) netio__winset_add(p, NETIO__WIN_READ, r->socket);
         if (r->armed & NETIO_EV_WRITE) netio__winset_add(p, NETIO__WIN_WRITE, r->socket);
-        netio__winset_add(p, NETIO__WIN_EXCEPT, r->socket);
+        if (!(r->interest & NETIO__SETTLED)) netio__winset_add(p, NETIO__WIN_EXCEPT, r->socket);
     }
-    p->turn++; // another first one each time, so that with a small `cap` all get their turn
 }
 
-// What came back in one set, merged into `out`.
+// What came back in one set, merged into `out`. With a small `cap` the next wait begins behind the
+// last that was reported. Urgent data takes a socket out of the third set: its connect is over.
 static size_t netio__winselect_collect(netio_poller *p, int which, unsigned got, netio_event *out,
                                        size_t cap, size_t n)
 {
@@ -6467,11 +8129,16 @@ static size_t netio__winselect_collect(netio_poller *p, int which, unsigned got,
         }
         uint32_t slot = netio__slot_find(p, set->sockets[i]);
         if (slot == NETIO__NO_SLOT) continue;
-        const netio__slot *r = &p->slots[slot];
+        netio__slot *r = &p->slots[slot];
         uint32_t *at = &netio__winset_batch(p)[r->pos];
+        if (which == NETIO__WIN_EXCEPT && !netio__os_failed(r->socket)) {
+            r->interest |= NETIO__SETTLED;
+            continue;
+        }
         if (*at < n && out[*at].socket == r->socket)
             out[*at].events |= got & (r->armed | ~(unsigned)NETIO__INTEREST);
         else if (n < cap && netio__poller_report(p, slot, got, &out[n])) *at = (uint32_t)n++;
+        if (n == cap && *at == n - 1) p->turn = r->pos + 1;
     }
     return n;
 }
@@ -6517,12 +8184,15 @@ static const netio__poller_ops netio__select_ops = {
 //================================================================================================
 // >>wsapoll.c                                                           poller: Winsock's WSAPoll
 //
-// Like >>poll, with two differences. Before Windows 10 version 2004 a failed connect is not
-// reported, so while somebody waits to write the call is cut into slices, between which the third
-// set of select is asked. And POLLPRI or a closed socket fails the whole call.
+// Like >>poll, with three differences. Before Windows 10 version 2004 a failed connect is not
+// reported, so while somebody waits to write the call is cut into slices, between which select is
+// asked. A half-close makes the hang-up bit stand for ever, also for a writer: such a slot is
+// parked, a harmless socket taking its place, and select is asked about it in short slices. And
+// a closed socket fails the whole call.
 //================================================================================================
 
 #define NETIO__WSAPOLL_SLICE_MS 250
+#define NETIO__WSAPOLL_PARKED_MS 10
 
 static WSAPOLLFD *netio__wsapoll_fds(netio_poller *p) { return (WSAPOLLFD *)p->set; }
 
@@ -6543,7 +8213,12 @@ static int netio__wsapoll_open(netio_poller *p)
     return err;
 }
 
-// p->leftovers counts the slots that wait to write.
+static void netio__wsapoll_park(netio_poller *p, uint32_t at)
+{
+    netio__wsapoll_set(p, (size_t)at + 1, p->wake[0], 0);
+    p->parked++;
+}
+
 static int netio__wsapoll_change(netio_poller *p, uint32_t slot, unsigned events)
 {
     netio__slot *r = &p->slots[slot];
@@ -6556,6 +8231,7 @@ static int netio__wsapoll_change(netio_poller *p, uint32_t slot, unsigned events
         if (err == 0) err = netio__watch_add(p, slot);
         if (err < 0) return err;
     }
+    if (r->armed && netio__wsapoll_fds(p)[r->pos + 1].fd != r->socket) p->parked--;
     if (r->armed & NETIO_EV_WRITE) p->leftovers--;
     if (events & NETIO_EV_WRITE) p->leftovers++;
     if (events) {
@@ -6587,7 +8263,7 @@ static int netio__wsapoll_ask_select(netio_poller *p)
         uint32_t n = p->watch_count - first;
         if (n > NETIO__WAITERS) n = NETIO__WAITERS;
         for (uint32_t i = 0; i < n; i++) {
-            w[i].socket = fds[first + i].fd;
+            w[i].socket = p->slots[p->watch[first + i]].socket;
             w[i].events = p->slots[p->watch[first + i]].armed;
         }
         if (netio__os_wait(w, n, 0) <= 0) continue;
@@ -6605,9 +8281,9 @@ static int netio__wsapoll_ask_select(netio_poller *p)
 static int netio__wsapoll_call(netio_poller *p, int timeout_ms)
 {
     for (;;) {
-        int slice = timeout_ms;
-        if (p->leftovers && (slice < 0 || slice > NETIO__WSAPOLL_SLICE_MS))
-            slice = NETIO__WSAPOLL_SLICE_MS;
+        int slice = timeout_ms,
+            most = p->parked ? NETIO__WSAPOLL_PARKED_MS : NETIO__WSAPOLL_SLICE_MS;
+        if (p->leftovers && (slice < 0 || slice > most)) slice = most;
         int ready = WSAPoll(netio__wsapoll_fds(p), p->watch_count + 1, slice);
         if (ready == 0 && p->leftovers) ready = netio__wsapoll_ask_select(p);
         if (ready != 0 || slice == timeout_ms) return ready;
@@ -6623,7 +8299,10 @@ static size_t netio__wsapoll_collect(netio_poller *p, netio_event *out, size_t c
     for (uint32_t i = 0; i < count && n < cap; i++) {
         uint32_t at = (p->turn + i) % count;
         unsigned revents = (unsigned)(unsigned short)fds[at].revents;
+        bool muted = (revents & (POLLHUP | POLLERR | POLLRDNORM | POLLWRNORM)) == POLLHUP &&
+                     !(p->slots[p->watch[at]].armed & NETIO_EV_READ);
         if (revents & POLLNVAL) *dead = true;
+        else if (muted) netio__wsapoll_park(p, at);
         else n += netio__poller_report(p, p->watch[at], netio__wsapoll_got(revents), &out[n]);
         if (n == cap) p->turn = (at + 1) % count;
     }
@@ -6872,6 +8551,80 @@ NETIO_API size_t netio_poller_count(const netio_poller *p) { return p->count; }
 
 NETIO_API uint64_t netio_poller_stale(const netio_poller *p) { return p->stale; }
 #endif // NETIO__HAS_POLLER
+
+//================================================================================================
+// >>helper.c
+//================================================================================================
+
+NETIO_API uint16_t netio_checksum_inet(const void *data, size_t len)
+{
+    const uint8_t *p = (const uint8_t *)data;
+    uint64_t sum = 0;
+    if (!p) len = 0;
+    for (; len > 1; len -= 2, p += 2) sum += (uint64_t)p[0] << 8 | p[1];
+    if (len) sum += (uint64_t)p[0] << 8;
+    while (sum >> 16) sum = (sum & 0xFFFF) + (sum >> 16);
+    return (uint16_t)~sum;
+}
+
+static size_t netio__hexdump_line(char *buf, size_t cap, size_t at, const uint8_t *p, size_t off,
+                                  size_t n)
+{
+    static const char hex[] = "0123456789abcdef";
+    int digits = 4;
+    while (digits < 16 && off >> 4 * digits) digits++;
+    while (digits-- > 0) at = netio__text(buf, cap, at, &hex[off >> 4 * digits & 15], 1);
+    at = netio__text(buf, cap, at, " ", 1);
+    for (size_t i = 0; i < 16; i++) {
+        at = netio__text(buf, cap, at, " ", 1);
+        at = netio__text(buf, cap, at, i < n ? &hex[p[i] >> 4] : " ", 1);
+        at = netio__text(buf, cap, at, i < n ? &hex[p[i] & 15] : " ", 1);
+    }
+    at = netio__text(buf, cap, at, "  ", 2);
+    for (size_t i = 0; i < n; i++) {
+        char c = p[i] >= 0x20 && p[i] <= 0x7E ? (char)p[i] : '.';
+        at = netio__text(buf, cap, at, &c, 1);
+    }
+    return netio__text(buf, cap, at, "\n", 1);
+}
+
+NETIO_API ptrdiff_t netio_hexdump(char *buf, size_t cap, const void *data, size_t len)
+{
+    const uint8_t *p = (const uint8_t *)data;
+    size_t at = 0;
+    if ((!buf && cap) || (!p && len)) return NETIO_EINVAL;
+    if (cap) buf[0] = 0;
+    for (size_t off = 0; off < len; off += 16)
+        at = netio__hexdump_line(buf, cap, at, p + off, off, len - off < 16 ? len - off : 16);
+    return at < cap ? (ptrdiff_t)at : (ptrdiff_t)NETIO_ENOSPC;
+}
+
+// Bytes of the UTF-8 character at `p` (RFC 3629); 0: it is none. One that the end cuts counts.
+static size_t netio__utf8_char(const uint8_t *p, size_t len)
+{
+    size_t n = p[0] < 0x80   ? 1
+               : p[0] < 0xC2 ? 0
+               : p[0] < 0xE0 ? 2
+               : p[0] < 0xF0 ? 3
+               : p[0] < 0xF5 ? 4
+                             : 0;
+    for (size_t i = 1; i < n && i < len; i++)
+        if ((p[i] & 0xC0) != 0x80) return 0;
+    return n < len ? n : n ? len : 0;
+}
+
+NETIO_API bool netio_looks_like_text(const void *data, size_t len)
+{
+    const uint8_t *p = (const uint8_t *)data;
+    if (!p || len == 0) return false;
+    for (size_t at = 0; at < len;) {
+        size_t n = netio__utf8_char(p + at, len - at);
+        if (n == 0 || p[at] == 0x7F) return false;
+        if (p[at] < 0x20 && p[at] != '\t' && p[at] != '\n' && p[at] != '\r') return false;
+        at += n;
+    }
+    return true;
+}
 
 #ifdef __cplusplus
 }
