@@ -8247,7 +8247,7 @@ static unsigned netio__wsapoll_got(unsigned revents)
 {
     unsigned got = 0;
     if (revents & (POLLRDNORM | POLLHUP | POLLERR)) got |= NETIO_EV_READ;
-    if (revents & (POLLWRNORM | POLLHUP | POLLERR)) got |= NETIO_EV_WRITE;
+    if (revents & (POLLWRNORM | POLLERR)) got |= NETIO_EV_WRITE; // POLLHUP alone: a half-close
     if (revents & POLLHUP) got |= NETIO_EV_HINT_EOF;
     if (revents & POLLERR) got |= NETIO_EV_HINT_ERROR;
     return got;

@@ -1,4 +1,4 @@
-// Datagrams over UDP: boundaries, senders, cut ones, connected ones, ICMP errors, asking and answers.
+// Datagrams over UDP: boundaries, senders, cut ones, connected ones, ICMP errors, queries.
 #include "test.h"
 
 //================================================================================================
@@ -365,7 +365,7 @@ TEST(datagram, a_dual_stack_socket_speaks_both_and_unmaps)
     CHECK_OK(netio_addr_loopback(&to, NETIO_IPV4, port));
     CHECK_ERR(1, netio_sendto(four, "4", 1, &to, 1000));
     CHECK_ERR(1, netio_recvfrom(dual, buf, sizeof buf, &from, 5000));
-    CHECK_EQ(NETIO_IPV4, netio_addr_family(&from)); // not ::ffff:127.0.0.1
+    CHECK_EQ(NETIO_IPV4, netio_addr_family(&from));        // not ::ffff:127.0.0.1
     CHECK_ERR(1, netio_sendto(dual, "a", 1, &from, 1000)); // mapped again on the way out
     CHECK_ERR(1, netio_recvfrom(four, buf, sizeof buf, &from, 5000));
     CHECK(netio_addr_equal(&to, &from));
@@ -575,7 +575,7 @@ typedef struct answerer {
     netio_socket stranger; // from where false answers come; invalid: none
     int ignore;            // questions to let pass
     int seen;
-    bool noise;            // answer with something that does not match first
+    bool noise; // answer with something that does not match first
 } answerer;
 
 static void answer(void *arg)
@@ -639,7 +639,7 @@ TEST(datagram, a_query_asks_again_until_it_is_answered)
     CHECK_ERR(6, n);
     CHECK_MEM("answer", buf, 6);
     CHECK_EQ(3, a.seen);
-    CHECK_EQ(2, calls); // the noise and the answer; the stranger's was not even shown
+    CHECK_EQ(2, calls);             // the noise and the answer; the stranger's was not even shown
     CHECK_BETWEEN(119, 3000, from); // 40 and 80 ms passed unanswered
     CHECK_OK(netio_close(&s));
     CHECK_OK(netio_close(&a.s));
