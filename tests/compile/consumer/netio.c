@@ -1,0 +1,2 @@
+#define NETIO_IMPLEMENTATION
+#include <netio.h>

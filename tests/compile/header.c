@@ -1,0 +1,2 @@
+// The header alone; what else there is to it comes from the command line.
+#include "netio.h"

@@ -1,0 +1,52 @@
+#!/bin/sh
+# The code in README.md works as it is printed: every ```c block compiles, programs link with one
+# plain compiler line as C and as C++, and those marked <!-- run --> run. See extract-blocks.awk.
+#
+#     readme.sh C-COMPILER C++-COMPILER
+. "$(dirname "$0")/../tools/check.sh"
+cc=$1 cxx=$2
+need "$cc" awk
+[ -f "$root/README.md" ] || skip "there is no README.md yet"
+
+awk -v out="$work" -f "$root/tests/tools/extract-blocks.awk" "$root/README.md"
+cp "$root/netio.h" "$work" # as a reader would: the header beside the program
+includes='#include "netio.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#line 1 "README.md"
+'
+strict="-Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wundef -Werror"
+
+for block in "$work"/[0-9]*.c; do
+    [ -f "$block" ] || break
+    line=$(basename "$block" | sed 's/^0*//; s/-.*//')
+    what="README.md:$line"
+    case $block in
+    *-body.c)
+        { printf '%svoid body(void);\nvoid body(void)\n{\n' "$includes"; cat "$block"; echo '}'; } \
+            >"$work/body.c"
+        try "$what: statements compile" "$cc" -Wall -Wno-unused -Werror -c "$work/body.c" -o "$work/o"
+        ;;
+    *-top.c)
+        { printf '%s' "$includes"; cat "$block"; } >"$work/top.c"
+        try "$what: functions compile" "$cc" -Wall -Wno-unused -Werror -c "$work/top.c" -o "$work/o"
+        ;;
+    *)
+        try "$what: cc program.c" "$cc" "$block" -o "$work/a"
+        for std in c99 gnu17; do
+            try "$what: $std without a warning" "$cc" -std=$std $strict "$block" -o "$work/a" -pthread
+        done
+        if command -v "$cxx" >/dev/null 2>&1; then
+            try "$what: C++11" "$cxx" -x c++ -std=c++11 $strict "$block" -o "$work/b" -pthread
+        fi
+        if command -v x86_64-w64-mingw32-gcc >/dev/null 2>&1; then
+            try "$what: MinGW" x86_64-w64-mingw32-gcc "$block" -o "$work/a.exe" -lws2_32
+        fi
+        case $block in
+        *-run.c) try "$what: runs" timeout 20 "$work/a" ;;
+        esac
+        ;;
+    esac
+done
+finish

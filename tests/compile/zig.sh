@@ -1,0 +1,42 @@
+#!/bin/sh
+# Compile for a system that is not here: zig brings the headers of several. Declarations, their use
+# and the implementation, as C99 and as C++11, and that nothing but netio_ names come out of it.
+#
+#     zig.sh TARGET        x86_64-macos, x86_64-freebsd, aarch64-windows-gnu, ...
+. "$(dirname "$0")/../tools/check.sh"
+target=$1
+here=$root/tests/compile
+
+# What run.sh installed, a zig of the system, or the Python package.
+if [ -x "${NETIO_ZIG:-}" ]; then
+    zig=$NETIO_ZIG
+elif command -v zig >/dev/null 2>&1; then
+    zig=zig
+elif python3 -m ziglang version >/dev/null 2>&1; then
+    zig="python3 -m ziglang"
+else
+    skip "there is no zig here (pip install ziglang)"
+fi
+version=$($zig version)
+
+# Sanitizers off: zig turns traps of UBSan on by itself, which only cost time here.
+zcc="$zig cc -target $target -fno-sanitize=undefined"
+zcxx="$zig c++ -target $target -fno-sanitize=undefined"
+case $target in
+*windows*) echo '#include <winsock2.h>' >"$work/probe.c" ;;
+*) echo '#include <sys/socket.h>' >"$work/probe.c" ;;
+esac
+$zcc -c "$work/probe.c" -o "$work/o" >"$work/probe.log" 2>&1 ||
+    skip "zig $version has no headers for $target: $(head -n 1 "$work/probe.log")"
+
+strict="-Wall -Wextra -Wpedantic -Wshadow -Wundef -Wconversion -Werror -I$root -c"
+try "c99: declarations" $zcc -std=c99 $strict "$here/header.c" -o "$work/o"
+try "c99: declarations in use" $zcc -std=c99 $strict "$here/uses.c" -o "$work/o"
+try "c99: implementation" $zcc -std=c99 $strict -DNETIO_IMPLEMENTATION "$here/header.c" -o "$work/o"
+try "gnu17: implementation" $zcc -std=gnu17 $strict -DNETIO_IMPLEMENTATION "$here/header.c" \
+    -o "$work/o"
+# The C headers alone: libc++ takes a minute to unpack, and netio includes none of it.
+try "c++11: implementation" $zcc -x c++ -std=c++11 $strict -DNETIO_IMPLEMENTATION "$here/header.c" \
+    -o "$work/o"
+echo "zig $version, $target"
+finish

@@ -1,0 +1,219 @@
+# Linux: the same test programs again, over a translation of kqueue and, with NETIO_TEST_MATRIX, by
+# other compilers, with sanitizers, for other processors and for Windows, as far as tools are found.
+# What is not found is an entry that is skipped and says what is missing.
+#
+# These variants are built by commands of their own, because one CMake build has one C compiler.
+
+# netio_variant(NAME
+#     CC command           the compiler; the entry is skipped if there is none
+#     NEEDS command...     programs that running it needs
+#     PACKAGES text        what to install for it
+#     RUN kind             see tools/run-under.sh
+#     FLAGS ... LINK ...   for every compilation, for linking
+#     SOURCES ...          further sources for every program
+#     IMPL file            implements netio, instead of support/netio_impl.c
+#     BACKENDS ...         default: select poll epoll
+#     ONLY name... or EXCEPT name...    which tests; default: all
+#     WRAP                 also those that are linked with --wrap
+#     PROPERTIES ...)      of the entries
+function(netio_variant variant)
+    cmake_parse_arguments(V "WRAP" "CC;PACKAGES;RUN;IMPL"
+        "NEEDS;FLAGS;LINK;SOURCES;BACKENDS;ONLY;EXCEPT;PROPERTIES" ${ARGN})
+    foreach(command IN LISTS V_CC V_NEEDS)
+        find_program(NETIO_HAVE_${command} ${command})
+        if(NOT NETIO_HAVE_${command})
+            netio_add_script(${variant} ${variant} 10 sh ${tools}/skip.sh
+                             "there is no ${command} here (${V_PACKAGES})")
+            return()
+        endif()
+    endforeach()
+    if(NOT V_BACKENDS)
+        set(V_BACKENDS select poll epoll)
+    endif()
+    set(impl ${support}/netio_impl.c)
+    if(V_IMPL)
+        set(impl ${V_IMPL})
+    endif()
+
+    set(dir ${CMAKE_CURRENT_BINARY_DIR}/${variant})
+    file(MAKE_DIRECTORY ${dir})
+    set(compile ${V_CC} -g ${V_FLAGS} -I${PROJECT_SOURCE_DIR} -I${support})
+    set(headers ${PROJECT_SOURCE_DIR}/netio.h ${support}/test.h)
+
+    # Objects that all programs share: ${object_X} for support/X.c.
+    function(object name source)
+        get_filename_component(file ${source} NAME)
+        set(std -std=gnu99)
+        if(file MATCHES "\\.cpp$")
+            set(std -std=c++11)
+        endif()
+        add_custom_command(OUTPUT ${dir}/${name}.o COMMAND ${compile} ${std} ${ARGN} -c ${source}
+                                                           -o ${dir}/${name}.o
+                           DEPENDS ${source} ${headers} COMMENT "${variant}: ${file}" VERBATIM)
+    endfunction()
+    object(test ${support}/test.c)
+    object(impl ${impl})
+    object(impl_resolver ${impl} -DNETIO_TEST_RESOLVER=1)
+    set(shared ${dir}/test.o)
+    foreach(source IN LISTS V_SOURCES)
+        get_filename_component(name ${source} NAME_WE)
+        object(${name} ${source})
+        list(APPEND shared ${dir}/${name}.o)
+    endforeach()
+
+    set(names ${V_ONLY})
+    if(NOT names)
+        set(names ${test_names})
+    endif()
+    set(programs "")
+    foreach(name IN LISTS names)
+        if(NOT test_${name}_source OR name IN_LIST V_EXCEPT)
+            continue()
+        endif()
+        if(test_${name}_wrap AND NOT V_WRAP)
+            continue()
+        endif()
+        set(source ${test_${name}_source})
+        set(program ${dir}/test_${name}.exe)
+        set(objects ${shared} ${dir}/${test_${name}_impl}.o)
+        add_custom_command(OUTPUT ${program}
+            COMMAND ${compile} -std=gnu99 ${source} ${objects} -o ${program} ${V_LINK}
+                    ${test_${name}_wrap}
+            DEPENDS ${source} ${objects} ${headers} COMMENT "${variant}: test_${name}" VERBATIM)
+        list(APPEND programs ${program})
+        netio_add_runs(${variant} ${name} "${V_BACKENDS}" sh ${tools}/run-under.sh ${V_RUN} ${program})
+        if(V_PROPERTIES)
+            set_tests_properties(${entries} PROPERTIES ${V_PROPERTIES})
+        endif()
+    endforeach()
+    add_custom_target(variant-${variant} ALL DEPENDS ${programs})
+endfunction()
+
+# --- kqueue: its backend over a translation onto epoll, in both ways that the shim can be built -----
+
+if(EXISTS ${support}/kqueue/kqueue.c)
+    file(STRINGS ${support}/kqueue/kqueue.c lines REGEX "^// .*-Wl,--wrap=")
+    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${support}/kqueue/kqueue.c)
+    string(REGEX MATCHALL "-Wl,[^ ]+" shim_wrap "${lines}")
+    set(shim_tests ${shim_names})
+    foreach(name IN LISTS test_names)
+        if(test_${name}_backends)
+            list(APPEND shim_tests ${name})
+        endif()
+    endforeach()
+    foreach(keep 0 1)
+        netio_variant(kqueue-${keep} CC ${CMAKE_C_COMPILER} RUN native ONLY ${shim_tests}
+            FLAGS -O1 -DNETIO__HAS_KQUEUE=1 -DNETIO_TEST_KQUEUE_KEEP_ERROR=${keep} -I${support}/kqueue
+            LINK -pthread ${shim_wrap} SOURCES ${support}/kqueue/kqueue.c BACKENDS kqueue)
+    endforeach()
+endif()
+
+if(NOT NETIO_TEST_MATRIX)
+    return()
+endif()
+
+# --- compilers ------------------------------------------------------------------------------------
+
+netio_variant(clang CC clang RUN native PACKAGES "clang" LINK -pthread
+    FLAGS -O2 ${netio_warnings} -Werror)
+netio_variant(musl CC musl-gcc RUN native PACKAGES "musl-tools" FLAGS -O1 LINK -static)
+netio_variant(tcc CC tcc RUN native PACKAGES "tcc" LINK -pthread ONLY addr error time socket poller)
+# The implementation as C++, used from C.
+netio_variant(cxx CC gcc RUN native NEEDS g++ PACKAGES "g++" LINK -pthread -lstdc++
+    IMPL ${compile}/netio_impl.cpp)
+
+# --- tools that look on ---------------------------------------------------------------------------
+
+netio_variant(asan WRAP CC gcc RUN sanitizer PACKAGES "gcc" LINK -pthread
+    FLAGS -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all)
+netio_variant(tsan CC gcc RUN sanitizer PACKAGES "gcc" LINK -pthread FLAGS -O1 -fsanitize=thread)
+netio_variant(valgrind CC gcc RUN valgrind NEEDS valgrind PACKAGES "gcc valgrind" LINK -pthread
+    FLAGS -O1 ONLY addr error resolve socket option poller unix datagram PROPERTIES TIMEOUT 240)
+
+# --- other processors -----------------------------------------------------------------------------
+
+netio_variant(i686 CC i686-linux-gnu-gcc RUN native LINK -static -pthread FLAGS -O1
+    PACKAGES "gcc-i686-linux-gnu libc6-dev-i386-cross")
+foreach(cpu s390x-linux-gnu arm-linux-gnueabihf aarch64-linux-gnu)
+    string(REGEX REPLACE "-.*" "" qemu ${cpu})
+    netio_variant(${qemu} CC ${cpu}-gcc RUN qemu-${qemu} NEEDS qemu-${qemu} LINK -static -pthread
+        FLAGS -O1 PACKAGES "gcc-${cpu} and its libc6-dev-...-cross, qemu-user"
+        PROPERTIES TIMEOUT 240)
+endforeach()
+
+# --- Windows --------------------------------------------------------------------------------------
+
+# All Windows sockets live in one server process: one test at a time, or their timing would suffer.
+netio_variant(wine CC x86_64-w64-mingw32-gcc RUN wine NEEDS wine wineserver FLAGS -O1
+    LINK -static -lws2_32 BACKENDS select wsapoll PACKAGES "gcc-mingw-w64-x86-64 wine wine64"
+    PROPERTIES FIXTURES_REQUIRED wine RESOURCE_LOCK wine TIMEOUT 240
+               ENVIRONMENT "NETIO_WINEPREFIX=${CMAKE_CURRENT_BINARY_DIR}/wine-prefix")
+if(TARGET variant-wine)
+    set(prefix NETIO_WINEPREFIX=${CMAKE_CURRENT_BINARY_DIR}/wine-prefix)
+    set(under_wine FIXTURES_REQUIRED wine RESOURCE_LOCK wine)
+    netio_add_script(wine.start wine 120 sh ${tools}/wine-server.sh start)
+    netio_add_script(wine.stop wine 60 sh ${tools}/wine-server.sh stop)
+    set_tests_properties(wine.start PROPERTIES FIXTURES_SETUP wine ENVIRONMENT ${prefix})
+    set_tests_properties(wine.stop PROPERTIES FIXTURES_CLEANUP wine ENVIRONMENT ${prefix})
+    netio_add_script(consumer.mingw consumer 300 sh ${compile}/consumer.sh mingw ${PROJECT_VERSION}
+                     ${CMAKE_COMMAND} ${cc})
+    set_tests_properties(consumer.mingw PROPERTIES ${under_wine} ENVIRONMENT ${prefix})
+
+    # Programs of this system against the examples and the peers' driver under Wine.
+    set(dir ${CMAKE_CURRENT_BINARY_DIR}/wine)
+    file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/examples/*.c)
+    set(programs "")
+    foreach(source IN LISTS sources ITEMS ${CMAKE_CURRENT_SOURCE_DIR}/peers/driver.c)
+        get_filename_component(name ${source} NAME_WE)
+        add_custom_command(OUTPUT ${dir}/${name}.exe
+            COMMAND x86_64-w64-mingw32-gcc -O1 -I${PROJECT_SOURCE_DIR} ${source} -o ${dir}/${name}.exe
+                    -static -lws2_32
+            DEPENDS ${source} ${PROJECT_SOURCE_DIR}/netio.h COMMENT "wine: ${name}" VERBATIM)
+        list(APPEND programs ${dir}/${name}.exe)
+    endforeach()
+    add_custom_target(wine-programs ALL DEPENDS ${programs})
+    file(GLOB scripts CONFIGURE_DEPENDS peers/test_*.py examples/test_*.py)
+    foreach(script IN LISTS scripts)
+        set(group wine-examples)
+        if(script MATCHES "/peers/")
+            set(group wine-peers)
+        endif()
+        netio_add_file(${group} ${script} "NETIO_SOURCE=${PROJECT_SOURCE_DIR};NETIO_BUILD=${dir};\
+NETIO_DRIVER=${tools}/wine.sh ${dir}/driver.exe;NETIO_EMULATOR=${tools}/wine.sh;${prefix}")
+        set_tests_properties(${entry} PROPERTIES ${under_wine})
+    endforeach()
+endif()
+
+# --- fuzzing --------------------------------------------------------------------------------------
+
+find_program(NETIO_HAVE_clang clang)
+file(GLOB sources CONFIGURE_DEPENDS fuzz/fuzz_*.c)
+foreach(source IN LISTS sources)
+    get_filename_component(name ${source} NAME_WE)
+    string(REPLACE "fuzz_" "fuzz." entry ${name})
+    netio_add_script(${entry} fuzz 120 sh ${tools}/fuzz.sh ${source} 20)
+endforeach()
+
+# --- the benchmark works --------------------------------------------------------------------------
+
+if(NETIO_BUILD_BENCH)
+    netio_add_script(bench.smoke bench 300 sh ${PROJECT_SOURCE_DIR}/bench/smoke.sh)
+endif()
+
+# --- compile only ---------------------------------------------------------------------------------
+
+netio_add_compile(strict-clang strict clang clang++)
+netio_add_compile(strict-musl strict musl-gcc -)
+netio_add_compile(order-clang order clang)
+netio_add_compile(order-musl order musl-gcc)
+netio_add_compile(link-clang link clang clang++)
+netio_add_compile(windows windows)
+foreach(target x86_64-macos aarch64-macos x86_64-freebsd x86_64-netbsd x86_64-openbsd
+               aarch64-windows-gnu x86_64-linux-gnu.2.17)
+    netio_add_compile(zig-${target} zig ${target})
+    set_tests_properties(compile.zig-${target} PROPERTIES
+        ENVIRONMENT "NETIO_ZIG=$ENV{NETIO_ZIG};ZIG_GLOBAL_CACHE_DIR=${CMAKE_CURRENT_BINARY_DIR}/zig-cache")
+endforeach()
+foreach(tool clang-tidy cppcheck gcc)
+    netio_add_script(analysis.${tool} analysis 300 sh ${compile}/analysis.sh ${tool})
+endforeach()
