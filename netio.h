@@ -31,7 +31,8 @@ CONTENTS  search for >>name to reach the declarations, >>name.c to reach the cod
     >>addr     addresses as values         >>helper   checksum, hex dump
     >>resolve  names, interfaces
                                            Code only: >>platform >>os-posix >>os-windows
-                                           >>select >>poll >>epoll >>kqueue >>winselect >>wsapoll
+                                           >>select >>poll >>epoll >>kqueue
+                                           >>winselect >>wsapoll >>afd
 
 NAMES  A bare verb acts on a socket (netio_send, netio_close). Everything else names its object
 (netio_addr_parse, netio_poller_wait). Three habits make most signatures guessable:
@@ -47,7 +48,7 @@ WAITING  timeout_ms is 0: don't wait (NETIO_EAGAIN if it would), negative: no li
 milliseconds on the monotonic clock (NETIO_ETIMEDOUT when they are over; the socket stays usable).
 Signals and partial progress never extend it. For one deadline over several calls see
 netio_deadline. Only timeout_ms decides: the OS's blocking mode of a socket does not matter to sends
-and receives.
+and receives. (On Windows it does: adopt a socket that was made elsewhere first.)
 
 THREADS  Different sockets: any threads. One socket: one thread may receive while one sends; two
 senders, or two receivers, need a lock of yours. A poller: one thread, but for netio_poller_wake.
@@ -69,7 +70,7 @@ SWITCHES  define before including, the same in every file
     NETIO_NO_UNIX           no Unix-domain sockets; netio_pair then uses loopback TCP and UDP
     NETIO_NO_THREADS        no resolver thread: a lookup with a bounded time is NETIO_ENOTSUP
     NETIO_NO_POLLER         leave the poller out
-    NETIO_NO_SELECT _POLL _WSAPOLL _EPOLL _KQUEUE     leave one backend out
+    NETIO_NO_SELECT _POLL _WSAPOLL _EPOLL _KQUEUE _AFD     leave one backend out
   define in the file that implements
     NETIO_MALLOC(size) NETIO_REALLOC(ptr, size) NETIO_FREE(ptr)       default: stdlib; all or none,
                             thread-safe. Used by pollers and by lookups with a bounded time, only.
@@ -522,7 +523,7 @@ NETIO_API int netio_pair(netio_socket out[2], int type);
 
 // Take a socket made elsewhere: from now on it is in the OS's non-blocking mode, which its
 // duplicates share. release puts back what adopt found (Windows: it stays non-blocking).
-// Returns 0; NETIO_EBADF, NETIO_ENOTSOCK.
+// Returns 0; NETIO_EBADF, NETIO_ENOTSOCK (Windows: NETIO_EBADF).
 NETIO_API int netio_adopt(netio_socket s, unsigned *found);
 NETIO_API int netio_release(netio_socket s, unsigned found);
 
@@ -803,13 +804,14 @@ NETIO_API const char *netio_tcp_state_name(int state); // "ESTABLISHED"; "" if u
 // dropped; no wait spins on it. (Windows cannot always tell a closed socket from one that took over
 // its number: there the rule has no net under it.)
 //
-// Add, modify and remove take constant time. Memory: at most 64 bytes for each registration.
+// Add, modify and remove take constant time. Memory: at most 64 bytes for each registration; with
+// AFD about 150.
 //================================================================================================
 
 typedef struct netio_poller netio_poller;
 
-// AUTO: the best this system has: epoll, kqueue, WSAPoll, poll, select, in this order.
-// AFD and IOURING are names for later: NETIO_ENOTSUP.
+// AUTO: the best this system has: epoll, kqueue, AFD, WSAPoll, poll, select, in this order. AFD is
+// the Windows socket driver's own poll. IOURING is a name for later: NETIO_ENOTSUP.
 // clang-format off
 enum { NETIO_BACKEND_AUTO, NETIO_BACKEND_SELECT, NETIO_BACKEND_POLL, NETIO_BACKEND_WSAPOLL,
        NETIO_BACKEND_EPOLL, NETIO_BACKEND_KQUEUE, NETIO_BACKEND_AFD, NETIO_BACKEND_IOURING };
@@ -831,7 +833,7 @@ NETIO_API void netio_poller_close(netio_poller *p); // the sockets stay open; NU
 // one-shot report the registration has no interest until modify.
 // Returns 0; add: NETIO_EEXIST (it has an interest already), NETIO_ENOSPC (the OS refuses so many),
 // NETIO_ENOMEM, NETIO_EBADF; modify, remove: NETIO_ENOENT (not registered); NETIO_EINVAL (flags),
-// NETIO_ENOTSUP (EDGE on select, poll, WSAPoll).
+// NETIO_ENOTSUP (EDGE on select, poll, WSAPoll, AFD).
 NETIO_API int netio_poller_add(netio_poller *p, netio_socket s, unsigned events, void *user);
 NETIO_API int netio_poller_modify(netio_poller *p, netio_socket s, unsigned events, void *user);
 NETIO_API int netio_poller_remove(netio_poller *p, netio_socket s);
@@ -951,12 +953,6 @@ NETIO_API bool netio_looks_like_text(const void *data, size_t len);
 #error "netio.h: <windows.h> brought <winsock.h>: include netio.h before it, or <winsock2.h>"
 #define NETIO__STOP 1
 #endif
-#if defined(NETIO_NO_SELECT) && defined(NETIO_NO_POLL) && defined(NETIO_NO_WSAPOLL) &&             \
-    defined(NETIO_NO_EPOLL) && defined(NETIO_NO_KQUEUE) && !defined(NETIO_NO_POLLER)
-#error "netio.h: no poller backend is left: define NETIO_NO_POLLER too"
-#define NETIO__STOP 1
-#endif
-
 #ifndef NETIO__STOP
 
 #if NETIO__WINDOWS
@@ -1031,6 +1027,9 @@ NETIO_API bool netio_looks_like_text(const void *data, size_t len);
 #ifndef NETIO__HAS_WSAPOLL
 #define NETIO__HAS_WSAPOLL NETIO__WINDOWS
 #endif
+#ifndef NETIO__HAS_AFD
+#define NETIO__HAS_AFD NETIO__WINDOWS
+#endif
 #ifdef NETIO_NO_EPOLL
 #undef NETIO__HAS_EPOLL
 #define NETIO__HAS_EPOLL 0
@@ -1051,10 +1050,18 @@ NETIO_API bool netio_looks_like_text(const void *data, size_t len);
 #undef NETIO__HAS_WSAPOLL
 #define NETIO__HAS_WSAPOLL 0
 #endif
+#ifdef NETIO_NO_AFD
+#undef NETIO__HAS_AFD
+#define NETIO__HAS_AFD 0
+#endif
 #ifdef NETIO_NO_POLLER
 #define NETIO__HAS_POLLER 0
 #else
 #define NETIO__HAS_POLLER 1
+#endif
+#if NETIO__HAS_POLLER && !NETIO__HAS_SELECT && !NETIO__HAS_POLL && !NETIO__HAS_WSAPOLL &&          \
+    !NETIO__HAS_EPOLL && !NETIO__HAS_KQUEUE && !NETIO__HAS_AFD
+#error "netio.h: no poller backend is left: define NETIO_NO_POLLER too"
 #endif
 #ifdef NETIO_NO_THREADS
 #define NETIO__HAS_THREADS 0
@@ -1219,13 +1226,15 @@ NETIO_API const char *netio_strerror(ptrdiff_t err) { return netio__error_find(e
 
 NETIO_API const char *netio_errname(ptrdiff_t err) { return netio__error_find(err)->name; }
 
-// Text into a buffer, cut where it ends, always terminated. Returns the length so far.
+// Text into a buffer from `at` on, cut where it ends, always terminated. Returns the length so far.
 static size_t netio__text(char *buf, size_t cap, size_t at, const char *text, size_t len)
 {
-    for (size_t i = 0; i < len; i++, at++)
-        if (at + 1 < cap) buf[at] = text[i];
-    if (cap) buf[at < cap ? at : cap - 1] = 0;
-    return at;
+    size_t room = at < cap ? cap - at - 1 : 0, n = len < room ? len : room;
+    if (at < cap) {
+        memcpy(buf + at, text, n);
+        buf[at + n] = 0;
+    }
+    return at + len;
 }
 
 static size_t netio__text_z(char *buf, size_t cap, size_t at, const char *text)
@@ -2639,7 +2648,7 @@ static int netio__os_error(void) { return WSAGetLastError(); }
 
 static void netio__os_set_error(int code) { WSASetLastError(code); }
 
-// Winsock's codes, and those of file calls.
+// Winsock's codes, and those of file calls. WSAENOTSOCK is what a closed socket gives.
 // clang-format off
 static const int netio__os_errors[][2] = {
     {WSAEWOULDBLOCK, NETIO_EAGAIN}, {WSAETIMEDOUT, NETIO_ETIMEDOUT},
@@ -2647,7 +2656,7 @@ static const int netio__os_errors[][2] = {
     {WSA_OPERATION_ABORTED, NETIO_ECANCELED}, {WSAEINPROGRESS, NETIO_EINPROGRESS},
     {WSAEALREADY, NETIO_EINPROGRESS}, {WSAEINVAL, NETIO_EINVAL}, {WSAEFAULT, NETIO_EINVAL},
     {WSAEPROTOTYPE, NETIO_EINVAL}, {WSAEBADF, NETIO_EBADF}, {WSA_INVALID_HANDLE, NETIO_EBADF},
-    {WSAENOTSOCK, NETIO_ENOTSOCK}, {WSAEOPNOTSUPP, NETIO_ENOTSUP}, {WSAENOPROTOOPT, NETIO_ENOTSUP},
+    {WSAENOTSOCK, NETIO_EBADF}, {WSAEOPNOTSUPP, NETIO_ENOTSUP}, {WSAENOPROTOOPT, NETIO_ENOTSUP},
     {WSAEPROTONOSUPPORT, NETIO_ENOTSUP}, {WSAESOCKTNOSUPPORT, NETIO_ENOTSUP},
     {WSAVERNOTSUPPORTED, NETIO_ENOTSUP}, {ERROR_NOT_SUPPORTED, NETIO_ENOTSUP},
     {ERROR_CALL_NOT_IMPLEMENTED, NETIO_ENOTSUP}, {ERROR_FILE_NOT_FOUND, NETIO_ENOENT},
@@ -2824,7 +2833,7 @@ static void netio__os_hurry_refusal(netio_socket s)
 static bool netio__os_accept_skip(int code)
 {
     return code == WSAECONNRESET || code == WSAECONNABORTED || code == WSAENETDOWN ||
-           code == WSAEINTR;
+           code == WSAEINTR || code == WSAENOTCONN || code == WSAENETRESET || code == WSAETIMEDOUT;
 }
 
 static int netio__os_accept(netio_socket *out, netio_socket listener, void *sa, netio__socklen *len)
@@ -3033,16 +3042,25 @@ static ptrdiff_t netio__os_sendfile(netio_socket s, netio_file file, uint64_t of
     return NETIO_ENOTSUP;
 }
 
+// ReadFile moves the file's position even if it is told where to read: it is put back.
 static ptrdiff_t netio__os_read_file(netio_file file, void *buf, size_t cap, uint64_t off)
 {
     OVERLAPPED at;
+    LARGE_INTEGER zero, before;
     DWORD n = 0;
-    if (GetFileType((HANDLE)file) == FILE_TYPE_PIPE) return NETIO_ENOTSUP;
+    zero.QuadPart = 0;
+    if (GetFileType((HANDLE)file) == FILE_TYPE_PIPE ||
+        !SetFilePointerEx((HANDLE)file, zero, &before, FILE_CURRENT))
+        return NETIO_ENOTSUP;
     memset(&at, 0, sizeof at);
     at.Offset = (DWORD)off;
     at.OffsetHigh = (DWORD)(off >> 32);
-    if (ReadFile((HANDLE)file, buf, (DWORD)cap, &n, &at)) return (ptrdiff_t)n;
-    return GetLastError() == ERROR_HANDLE_EOF ? 0 : netio__os_fail();
+    BOOL ok = ReadFile((HANDLE)file, buf, (DWORD)cap, &n, &at);
+    DWORD code = ok ? 0 : GetLastError();
+    SetFilePointerEx((HANDLE)file, before, NULL, FILE_BEGIN);
+    if (ok) return (ptrdiff_t)n;
+    SetLastError(code);
+    return code == ERROR_HANDLE_EOF ? 0 : netio__os_fail();
 }
 
 static ptrdiff_t netio__os_read_pipe(netio_file file, void *buf, size_t cap)
@@ -4947,7 +4965,7 @@ static int netio__unix_probe(const netio_addr *a)
     static const int types[] = {SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET};
     int err = NETIO_EINVAL;
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
-        netio_socket s;
+        netio_socket s = NETIO_INVALID_SOCKET;
         if (netio__os_socket(&s, AF_UNIX, types[i], 0, false) < 0) continue;
         err = netio__os_connect(s, a->raw, a->len);
         netio__os_close(s);
@@ -4963,6 +4981,8 @@ static int netio__unix_remove_stale(const netio_addr *a)
 {
     netio__os_node before, now;
     const char *path = netio__unix_path(a);
+    memset(&before, 0, sizeof before);
+    memset(&now, 0, sizeof now);
     if (!path) return NETIO_EADDRINUSE; // abstract names vanish with their sockets
     int err = netio__os_stat_socket(path, &before);
     if (err == 0) err = netio__unix_probe(a);
@@ -5983,7 +6003,7 @@ static ptrdiff_t netio__sendto(netio_socket s, const void *data, size_t len, con
 {
     netio__ip ip;
     netio_addr mapped;
-    int code, family;
+    int code, family = 0;
     ptrdiff_t r = netio__os_sendto(s, data, len, to->raw, to->len);
     if ((r != NETIO_EINVAL && r != NETIO_EAFNOSUPPORT) || netio_addr_family(to) != NETIO_IPV4)
         return r;
@@ -6567,7 +6587,7 @@ enum { // for which sockets
     NETIO__FOR_UDP = NETIO__FOR_DGRAM | NETIO__FOR_IP,
     NETIO__BY_FAMILY = 32, // another level and number on IPv6 sockets
     NETIO__READ_ONLY = 64,
-    NETIO__UNPROBED = 128 // needs rights or a socket that a probe does not have
+    NETIO__FOR_RAW = 128 // which needs rights that a probe may not have
 };
 
 typedef struct netio__option_row {
@@ -6639,7 +6659,7 @@ static const netio__option_row netio__options[] = {
      NETIO__FOR_DGRAM | NETIO__BY_FAMILY, 0, 1, IPPROTO_IP, IP_MULTICAST_LOOP, IPV6_MULTICAST_LOOP},
     {NETIO_OPT_DONTFRAG, "DONTFRAG", NETIO__KIND_DONTFRAG, NETIO__BY_FAMILY,
      0, 1, IPPROTO_IP, NETIO__OS_DONTFRAG, NETIO__OS_DONTFRAG6},
-    {NETIO_OPT_HDRINCL, "HDRINCL", NETIO__KIND_INT, NETIO__UNPROBED,
+    {NETIO_OPT_HDRINCL, "HDRINCL", NETIO__KIND_INT, NETIO__FOR_RAW,
      0, 1, IPPROTO_IP, NETIO__OS_HDRINCL, NETIO__NO},
     {NETIO_OPT_BUSY_POLL, "BUSY_POLL", NETIO__KIND_INT, 0,
      0, INT32_MAX, SOL_SOCKET, NETIO__OS_BUSY_POLL, NETIO__NO},
@@ -6717,6 +6737,7 @@ static int netio__option_locate(netio__option_place *out, netio_socket s,
     if ((row->flags & NETIO__FOR_STREAM) && type == SOCK_DGRAM) return NETIO_ENOTSUP;
     if ((row->flags & NETIO__FOR_DGRAM) && type != SOCK_DGRAM && type != SOCK_RAW)
         return NETIO_ENOTSUP;
+    if ((row->flags & NETIO__FOR_RAW) && type != SOCK_RAW) return NETIO_ENOTSUP;
     if (set && (row->flags & NETIO__FOR_UNBOUND) && netio__is_bound(s)) return NETIO_EINVAL;
     out->v6 = v6;
     out->level = v6 && (row->flags & NETIO__BY_FAMILY) ? (int)IPPROTO_IPV6 : row->level;
@@ -7062,7 +7083,7 @@ static bool netio__option_probe(const netio__option_row *row)
 {
     int family = row->flags & NETIO__FOR_IPV6 ? AF_INET6 : AF_INET, v = 0;
     int type = row->flags & NETIO__FOR_DGRAM ? SOCK_DGRAM : SOCK_STREAM;
-    netio_socket s;
+    netio_socket s = NETIO_INVALID_SOCKET;
     netio__option_place at;
     char name[64];
     if (netio__os_socket(&s, family, type, 0, false) < 0) return false;
@@ -7073,14 +7094,15 @@ static bool netio__option_probe(const netio__option_row *row)
                                               : netio__option_read(s, row, &at, &v);
     if (err == 0 && row->kind == NETIO__KIND_FASTOPEN) err = netio__fastopen_allowed();
     netio__os_close(s);
-    return err != NETIO_ENOTSUP; // unconnected, or without rights: known all the same
+    // Unconnected, or without rights: known all the same. EINVAL is what Wine says.
+    return err != NETIO_ENOTSUP && err != NETIO_EINVAL;
 }
 
 NETIO_API bool netio_option_supported(int option)
 {
     const netio__option_row *row = netio__option_find(option);
     if (!row || row->os == NETIO__NO_OPTION) return false;
-    return (row->flags & NETIO__UNPROBED) || netio__option_probe(row);
+    return (row->flags & NETIO__FOR_RAW) || netio__option_probe(row);
 }
 
 NETIO_API const char *netio_option_name(int option)
@@ -8340,6 +8362,385 @@ static const netio__poller_ops netio__wsapoll_ops = {
 };
 #endif // WSAPoll
 
+#if NETIO__HAS_POLLER && NETIO__HAS_AFD
+//================================================================================================
+// >>afd.c                                             poller: the Windows socket driver's own poll
+//
+// \Device\Afd is asked by a request for each socket and answers once, through a completion port: so
+// a wait costs what happens, not what is watched. A request that was answered is made again at the
+// beginning of the next wait, which makes it level-triggered. The driver wants the base provider's
+// handle. A request's memory is the driver's until its completion has come back, also after cancel
+// and after the socket was closed (which it tells: LOCAL_CLOSE). None of this is documented;
+// wepoll, libuv and others have relied on it since Windows XP.
+//================================================================================================
+
+#define NETIO__AFD_RECEIVE 0x001u
+#define NETIO__AFD_SEND 0x004u
+#define NETIO__AFD_DISCONNECT 0x008u // the peer's FIN
+#define NETIO__AFD_ABORT 0x010u
+#define NETIO__AFD_LOCAL_CLOSE 0x020u
+#define NETIO__AFD_ACCEPT 0x080u
+#define NETIO__AFD_CONNECT_FAIL 0x100u
+#define NETIO__AFD_EITHER (NETIO__AFD_ABORT | NETIO__AFD_CONNECT_FAIL)
+#define NETIO__AFD_IN                                                                              \
+    (NETIO__AFD_RECEIVE | NETIO__AFD_ACCEPT | NETIO__AFD_DISCONNECT | NETIO__AFD_EITHER)
+#define NETIO__AFD_OUT (NETIO__AFD_SEND | NETIO__AFD_EITHER)
+#define NETIO__AFD_POLL 0x00012024u
+#define NETIO__AFD_BATCH 256
+
+typedef struct netio__nt_status_block {
+    void *status; // a union with LONG in the original
+    ULONG_PTR information;
+} netio__nt_status_block;
+
+typedef struct netio__nt_string {
+    USHORT len, cap;
+    WCHAR *text;
+} netio__nt_string;
+
+typedef struct netio__nt_object {
+    ULONG len;
+    HANDLE root;
+    netio__nt_string *name;
+    ULONG attributes;
+    void *security, *quality;
+} netio__nt_object;
+
+typedef LONG(WINAPI *netio__nt_create)(HANDLE *, ACCESS_MASK, netio__nt_object *,
+                                       netio__nt_status_block *, void *, ULONG, ULONG, ULONG, ULONG,
+                                       void *, ULONG);
+typedef LONG(WINAPI *netio__nt_control)(HANDLE, HANDLE, void *, void *, netio__nt_status_block *,
+                                        ULONG, void *, ULONG, void *, ULONG);
+typedef LONG(WINAPI *netio__nt_cancel)(HANDLE, netio__nt_status_block *, netio__nt_status_block *);
+
+typedef struct netio__afd_info {
+    LARGE_INTEGER timeout;
+    ULONG count, exclusive;
+    SOCKET socket; // of one handle
+    ULONG events;
+    LONG status;
+} netio__afd_info;
+
+enum { NETIO__AFD_IDLE, NETIO__AFD_PENDING, NETIO__AFD_CANCELLED };
+
+// One request. Made when its slot is armed, freed when neither the driver nor a list has it.
+typedef struct netio__afd_op {
+    netio__nt_status_block block;
+    netio__afd_info info;
+    struct netio__afd_op *next; // in the list to submit, or the list of answers
+    SOCKET base;
+    uint32_t slot;
+    ULONG want, asked, got;
+    uint8_t state;
+    bool listed, dead;
+} netio__afd_op;
+
+typedef struct netio__afd_list {
+    netio__afd_op *head, *tail;
+} netio__afd_list;
+
+typedef struct netio__afd {
+    HANDLE port, device;
+    netio__nt_control control;
+    netio__nt_cancel cancel;
+    netio__afd_op **ops; // by slot
+    size_t ops_cap, in_flight;
+    netio__afd_op *wake, *spare; // spare: free ones, kept for the next
+    netio__afd_list submit, answers;
+} netio__afd;
+
+static netio__afd *netio__afd_state(netio_poller *p) { return (netio__afd *)p->set; }
+
+static void netio__afd_push(netio__afd_list *list, netio__afd_op *op)
+{
+    NETIO_ASSERT(!op->listed);
+    op->next = NULL;
+    op->listed = true;
+    if (list->tail) list->tail->next = op;
+    else list->head = op;
+    list->tail = op;
+}
+
+static netio__afd_op *netio__afd_pop(netio__afd_list *list)
+{
+    netio__afd_op *op = list->head;
+    if (!op) return NULL;
+    list->head = op->next;
+    if (!list->head) list->tail = NULL;
+    op->listed = false;
+    return op;
+}
+
+// The socket under what layered providers put on top of it.
+static SOCKET netio__afd_base(netio_socket s)
+{
+    static const DWORD asks[] = {0x48000022u /* SIO_BASE_HANDLE */,
+                                 0x4800001Du /* SIO_BSP_HANDLE_POLL */};
+    for (size_t i = 0; i < sizeof asks / sizeof asks[0]; i++) {
+        SOCKET base = INVALID_SOCKET;
+        DWORD n;
+        if (WSAIoctl(s, asks[i], NULL, 0, &base, sizeof base, &n, NULL, NULL) == 0) return base;
+        if (WSAGetLastError() == WSAENOTSOCK) break;
+    }
+    return INVALID_SOCKET;
+}
+
+static netio__afd_op *netio__afd_make(netio__afd *a, netio_socket s, uint32_t slot)
+{
+    SOCKET base = netio__afd_base(s);
+    netio__afd_op *op = a->spare;
+    if (base == INVALID_SOCKET) return NULL;
+    if (op) a->spare = op->next;
+    else op = (netio__afd_op *)NETIO_MALLOC(sizeof *op);
+    if (!op) {
+        WSASetLastError(WSA_NOT_ENOUGH_MEMORY);
+        return NULL;
+    }
+    memset(op, 0, sizeof *op);
+    op->base = base;
+    op->slot = slot;
+    return op;
+}
+
+static void netio__afd_free(netio__afd *a, netio__afd_op *op)
+{
+    op->next = a->spare;
+    a->spare = op;
+}
+
+// Asks the driver. A socket that is closed already answers itself, with LOCAL_CLOSE.
+static void netio__afd_submit(netio__afd *a, netio__afd_op *op)
+{
+    op->info.timeout.QuadPart = INT64_MAX;
+    op->info.count = 1;
+    op->info.exclusive = 0;
+    op->info.socket = op->base;
+    op->info.events = op->want | NETIO__AFD_LOCAL_CLOSE;
+    op->info.status = 0;
+    op->asked = op->want;
+    op->block.status = NULL;
+    LONG status = a->control(a->device, NULL, NULL, op, &op->block, NETIO__AFD_POLL, &op->info,
+                             sizeof op->info, &op->info, sizeof op->info);
+    if (status >= 0) { // also STATUS_PENDING
+        op->state = NETIO__AFD_PENDING;
+        a->in_flight++;
+        return;
+    }
+    op->got = NETIO__AFD_LOCAL_CLOSE;
+    netio__afd_push(&a->answers, op);
+}
+
+static void netio__afd_withdraw(netio__afd *a, netio__afd_op *op)
+{
+    netio__nt_status_block unused;
+    if (op->state != NETIO__AFD_PENDING) return;
+    a->cancel(a->device, &op->block, &unused);
+    op->state = NETIO__AFD_CANCELLED; // its completion comes in any case
+}
+
+static void netio__afd_release(netio__afd *a, netio__afd_op *op)
+{
+    op->dead = true;
+    netio__afd_withdraw(a, op);
+    if (op->state == NETIO__AFD_IDLE && !op->listed) netio__afd_free(a, op);
+}
+
+static void netio__afd_completed(netio__afd *a, netio__afd_op *op)
+{
+    bool ok = op->block.status == NULL && op->info.count >= 1; // STATUS_SUCCESS
+    op->state = NETIO__AFD_IDLE;
+    op->got = ok ? op->info.events : 0;
+    a->in_flight--;
+    if (op->dead) netio__afd_free(a, op);
+    else netio__afd_push(op->got ? &a->answers : &a->submit, op);
+}
+
+// Takes completions in. Returns how many.
+static int netio__afd_pump(netio__afd *a, int timeout_ms)
+{
+    OVERLAPPED_ENTRY list[NETIO__AFD_BATCH];
+    ULONG n = 0;
+    DWORD wait = timeout_ms < 0 ? INFINITE : (DWORD)timeout_ms;
+    if (!GetQueuedCompletionStatusEx(a->port, list, NETIO__AFD_BATCH, &n, wait, FALSE)) return 0;
+    for (ULONG i = 0; i < n; i++)
+        netio__afd_completed(a, (netio__afd_op *)(void *)list[i].lpOverlapped);
+    return (int)n;
+}
+
+static int netio__afd_open_device(netio__afd *a)
+{
+    static WCHAR name[] = {'\\', 'D', 'e',  'v', 'i', 'c', 'e', '\\', 'A',
+                           'f',  'd', '\\', 'n', 'e', 't', 'i', 'o',  0};
+    HMODULE dll = GetModuleHandleA("ntdll.dll");
+    netio__nt_create create =
+        dll ? (netio__nt_create)(void (*)(void))GetProcAddress(dll, "NtCreateFile") : NULL;
+    netio__nt_status_block block;
+    netio__nt_string path;
+    netio__nt_object object;
+    if (!create) return NETIO_ENOTSUP;
+    a->control = (netio__nt_control)(void (*)(void))GetProcAddress(dll, "NtDeviceIoControlFile");
+    a->cancel = (netio__nt_cancel)(void (*)(void))GetProcAddress(dll, "NtCancelIoFileEx");
+    if (!a->control || !a->cancel) return NETIO_ENOTSUP;
+    path.text = name;
+    path.len = sizeof name - sizeof name[0];
+    path.cap = sizeof name;
+    memset(&object, 0, sizeof object);
+    object.len = sizeof object;
+    object.name = &path;
+    if (create(&a->device, SYNCHRONIZE, &object, &block, NULL, 0,
+               FILE_SHARE_READ | FILE_SHARE_WRITE, 1 /* FILE_OPEN */, 0, NULL, 0) < 0)
+        return NETIO_ENOTSUP;
+    a->port = CreateIoCompletionPort(INVALID_HANDLE_VALUE, NULL, 0, 1);
+    if (!a->port) return netio__os_fail();
+    return CreateIoCompletionPort(a->device, a->port, 0, 0) ? 0 : NETIO_ENOTSUP;
+}
+
+static void netio__afd_close(netio_poller *p)
+{
+    netio__afd *a = netio__afd_state(p);
+    netio__afd_op *op;
+    if (!a) return;
+    for (size_t i = 0; i < a->ops_cap; i++)
+        if (a->ops[i]) netio__afd_release(a, a->ops[i]);
+    if (a->wake) netio__afd_release(a, a->wake);
+    while (a->in_flight && netio__afd_pump(a, 5000) > 0) {}
+    while ((op = netio__afd_pop(&a->submit)) != NULL) NETIO_FREE(op);
+    while ((op = netio__afd_pop(&a->answers)) != NULL) NETIO_FREE(op);
+    while ((op = a->spare) != NULL) {
+        a->spare = op->next;
+        NETIO_FREE(op);
+    }
+    if (a->device) CloseHandle(a->device);
+    if (a->port) CloseHandle(a->port);
+    NETIO_FREE(a->ops);
+    NETIO_FREE(a);
+}
+
+static int netio__afd_open(netio_poller *p)
+{
+    netio__afd *a = (netio__afd *)NETIO_MALLOC(sizeof *a);
+    if (!a) return NETIO_ENOMEM;
+    memset(a, 0, sizeof *a);
+    p->set = a;
+    int err = netio__afd_open_device(a);
+    if (err < 0) return err;
+    a->wake = netio__afd_make(a, p->wake[0], NETIO__NO_SLOT);
+    if (!a->wake) return netio__os_fail();
+    a->wake->want = NETIO__AFD_RECEIVE;
+    netio__afd_push(&a->submit, a->wake);
+    return 0;
+}
+
+static int netio__afd_room(netio__afd *a, uint32_t slot)
+{
+    void *ops = a->ops;
+    size_t cap = a->ops_cap;
+    int err = netio__array_grow(&ops, &cap, (size_t)slot + 1, sizeof *a->ops);
+    if (err < 0) return err;
+    a->ops = (netio__afd_op **)ops;
+    for (; a->ops_cap < cap; a->ops_cap++) a->ops[a->ops_cap] = NULL;
+    return 0;
+}
+
+static int netio__afd_change(netio_poller *p, uint32_t slot, unsigned events)
+{
+    netio__afd *a = netio__afd_state(p);
+    netio__afd_op *op = slot < a->ops_cap ? a->ops[slot] : NULL;
+    if (!events) {
+        if (op) netio__afd_release(a, op);
+        if (op) a->ops[slot] = NULL;
+        return 0;
+    }
+    if (!op) {
+        uint16_t unused;
+        int err =
+            netio__os_identity(p->slots[slot].socket, &unused); // Wine has a base for anything
+        if (err == 0) err = netio__afd_room(a, slot);
+        if (err < 0) return err;
+        op = netio__afd_make(a, p->slots[slot].socket, slot);
+        if (!op) return netio__os_fail();
+        a->ops[slot] = op;
+    }
+    op->want = (events & NETIO_EV_READ ? NETIO__AFD_IN : 0) |
+               (events & NETIO_EV_WRITE ? NETIO__AFD_OUT : 0);
+    if (op->state == NETIO__AFD_PENDING && (op->want & ~op->asked)) netio__afd_withdraw(a, op);
+    if (op->state == NETIO__AFD_IDLE && !op->listed) netio__afd_push(&a->submit, op);
+    return 0;
+}
+
+// A closed socket has answered with LOCAL_CLOSE. Its number may be another's by now.
+static bool netio__afd_alive(netio_poller *p, uint32_t slot)
+{
+    netio__afd *a = netio__afd_state(p);
+    netio__afd_op *op = a->ops[slot];
+    int code = WSAGetLastError();
+    if (op->state == NETIO__AFD_PENDING) netio__afd_pump(a, 0);
+    bool alive =
+        !(op->got & NETIO__AFD_LOCAL_CLOSE) && netio__afd_base(p->slots[slot].socket) == op->base;
+    WSASetLastError(code);
+    return alive;
+}
+
+static unsigned netio__afd_got(ULONG e)
+{
+    unsigned got = 0;
+    if (e & NETIO__AFD_IN) got |= NETIO_EV_READ;
+    if (e & NETIO__AFD_OUT) got |= NETIO_EV_WRITE;
+    if (e & NETIO__AFD_DISCONNECT) got |= NETIO_EV_HINT_EOF;
+    if (e & NETIO__AFD_EITHER) got |= NETIO_EV_HINT_ERROR;
+    return got;
+}
+
+// Answers into `out`; each request is made again by the next wait.
+static size_t netio__afd_collect(netio_poller *p, netio_event *out, size_t cap)
+{
+    netio__afd *a = netio__afd_state(p);
+    size_t n = 0;
+    for (netio__afd_op *op; n < cap && (op = netio__afd_pop(&a->answers)) != NULL;) {
+        ULONG got = op->got;
+        op->got = 0;
+        if (op->dead) {
+            netio__afd_free(a, op);
+        } else if (op == a->wake) {
+            netio__poller_woken(p);
+            netio__afd_push(&a->submit, op);
+        } else if (got & NETIO__AFD_LOCAL_CLOSE) {
+            netio__drop_stale(p, op->slot);
+        } else {
+            netio__afd_push(&a->submit, op);
+            n += netio__poller_report(p, op->slot, netio__afd_got(got & op->want), &out[n]);
+        }
+    }
+    return n;
+}
+
+static void netio__afd_submit_all(netio__afd *a)
+{
+    for (netio__afd_op *op; (op = netio__afd_pop(&a->submit)) != NULL;) {
+        if (op->dead) netio__afd_free(a, op);
+        else netio__afd_submit(a, op);
+    }
+}
+
+static ptrdiff_t netio__afd_wait(netio_poller *p, netio_event *out, size_t cap, int timeout_ms)
+{
+    netio__afd *a = netio__afd_state(p);
+    netio__afd_submit_all(a);
+    int n = netio__afd_pump(a, a->answers.head ? 0 : timeout_ms);
+    // What was withdrawn in order to ask for more has come back: ask now, it may be ready.
+    while (a->submit.head || n == NETIO__AFD_BATCH) {
+        netio__afd_submit_all(a);
+        n = netio__afd_pump(a, 0);
+    }
+    return (ptrdiff_t)netio__afd_collect(p, out, cap);
+}
+
+static const netio__poller_ops netio__afd_ops = {
+    NETIO_BACKEND_AFD, false,           false, netio__afd_open, netio__afd_close, netio__afd_change,
+    netio__afd_alive,  netio__afd_wait,
+};
+#endif // AFD
+
 #if NETIO__HAS_POLLER
 //================================================================================================
 // The pollers' public calls
@@ -8352,6 +8753,9 @@ static const netio__poller_ops *const netio__backends[] = {
 #endif
 #if NETIO__HAS_KQUEUE
     &netio__kqueue_ops,
+#endif
+#if NETIO__HAS_AFD
+    &netio__afd_ops,
 #endif
 #if NETIO__HAS_WSAPOLL
     &netio__wsapoll_ops,

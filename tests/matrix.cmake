@@ -214,6 +214,6 @@ foreach(target x86_64-macos aarch64-macos x86_64-freebsd x86_64-netbsd x86_64-op
     set_tests_properties(compile.zig-${target} PROPERTIES
         ENVIRONMENT "NETIO_ZIG=$ENV{NETIO_ZIG};ZIG_GLOBAL_CACHE_DIR=${CMAKE_CURRENT_BINARY_DIR}/zig-cache")
 endforeach()
-foreach(tool clang-tidy cppcheck gcc)
+foreach(tool clang-tidy cppcheck)
     netio_add_script(analysis.${tool} analysis 300 sh ${compile}/analysis.sh ${tool})
 endforeach()

@@ -66,17 +66,27 @@ static unsigned one_event(netio_poller *p, netio_socket s, void *user)
     return e[0].events & BOTH;
 }
 
-// The wait lasts its whole time without an event, and without work.
+// CPU time that a wait of `ms` may cost. An idle one costs next to nothing; one that spins shares
+// the machine with others, so the bound is low. Windows counts in ticks.
+static int cpu_bound(int ms)
+{
+    if (test_under("valgrind") || test_under("qemu") || test_under("sanitizer")) return ms / 2 + 10;
+    return test_under("wine") ? ms / 4 + 10 : ms / 20 + 3;
+}
+
+// The wait lasts its whole time without an event and without work, and the kernel has nothing more
+// to say.
 static void nothing_for(netio_poller *p, int ms)
 {
-    bool slow = test_under("valgrind") || test_under("qemu") || test_under("sanitizer");
     netio_event e[8];
     uint64_t cpu = test_cpu_ms(), start = test_ms();
     ptrdiff_t n = netio_poller_wait(p, e, 8, ms);
     if (n > 0) printf("    an event: socket %ld, %u\n", (long)e[0].socket, e[0].events);
     CHECK_EQ(0, n);
     CHECK_BETWEEN(ms, ms + 2000, test_ms() - start);
-    CHECK_BETWEEN(0, slow ? ms / 2 : ms / 4 + 10, test_cpu_ms() - cpu);
+    CHECK_BETWEEN(0, cpu_bound(ms), test_cpu_ms() - cpu);
+    if (netio_poller_fd(p) != NETIO_INVALID_SOCKET)
+        CHECK_ERR(NETIO_EAGAIN, netio_wait(netio_poller_fd(p), READ, 0));
 }
 
 // A UDP socket on loopback. It is always writable, and sending to itself makes it readable at once.
@@ -192,14 +202,13 @@ TEST(poller, backend_is_there_or_named_absent)
         }
     }
     CHECK(netio_backend_available(NETIO_BACKEND_AUTO));
-    CHECK(!netio_backend_available(NETIO_BACKEND_AFD));
     CHECK(!netio_backend_available(NETIO_BACKEND_IOURING));
 }
 
 TEST(poller, auto_is_the_best_of_the_system)
 {
-    static const int order[] = {NETIO_BACKEND_EPOLL, NETIO_BACKEND_KQUEUE, NETIO_BACKEND_WSAPOLL,
-                                NETIO_BACKEND_POLL, NETIO_BACKEND_SELECT};
+    static const int order[] = {NETIO_BACKEND_EPOLL, NETIO_BACKEND_KQUEUE, NETIO_BACKEND_AFD,
+                                NETIO_BACKEND_WSAPOLL, NETIO_BACKEND_POLL, NETIO_BACKEND_SELECT};
     netio_poller *p;
     size_t i = 0;
     while (!netio_backend_available(order[i])) i++;
@@ -1610,7 +1619,8 @@ TEST(poller, duplicate_of_a_socket_closed_and_removed_late)
     CHECK(err == 0 || err == NETIO_ENOENT);
     nothing_for(p, 150);
     nothing_for(p, 35);
-    if (netio_poller_backend(p) == NETIO_BACKEND_EPOLL) CHECK(netio_poller_stale(p) > 0);
+    if (netio_poller_backend(p) == NETIO_BACKEND_EPOLL)
+        CHECK_BETWEEN(1, 100, netio_poller_stale(p)); // told a few times, then no more
     CHECK_EQ(5, netio_poller_count(p));
     crowd_check(&c, p);
 
@@ -1958,7 +1968,7 @@ TEST(poller, signal_storm_does_not_lengthen_the_wait)
     CHECK_BETWEEN(200, 500, took);
     CHECK_ERR(NETIO_ETIMEDOUT, one);
     CHECK_BETWEEN(100, 400, one_took);
-    CHECK(signals > 20);
+    CHECK(signals > 5); // on a busy machine many fall together
     CHECK_OK(netio_poller_drop(p, &s));
     netio_poller_close(p);
 }
@@ -1979,12 +1989,12 @@ TEST(poller, wake_from_a_signal_handler)
 
     storm(1, 1);
     start = test_ms();
-    while (test_ms() - start < 100) CHECK_EQ(0, wait_events(p, e, 4, LONG_MS));
+    while (signals < 50 && test_ms() - start < LONG_MS) CHECK_EQ(0, wait_events(p, e, 4, LONG_MS));
     storm(0, 0);
     woken_by_signal = NULL;
     CHECK_EQ(0, wait_events(p, e, 4, 0));
     nothing_for(p, 35);
-    CHECK(signals > 10);
+    CHECK(signals >= 50);
     netio_poller_close(p);
 }
 
@@ -2088,7 +2098,7 @@ TEST(wait, times_out_no_earlier_than_asked)
         uint64_t start = test_ms(), cpu = test_cpu_ms();
         CHECK_ERR(NETIO_ETIMEDOUT, netio_wait(s, READ, ms[i]));
         CHECK_BETWEEN(ms[i], ms[i] + 2000, test_ms() - start);
-        CHECK_BETWEEN(0, ms[i] / 4 + 15, test_cpu_ms() - cpu);
+        CHECK_BETWEEN(0, cpu_bound(ms[i]), test_cpu_ms() - cpu);
     }
     CHECK_OK(netio_close(&s));
 }

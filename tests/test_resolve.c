@@ -619,6 +619,13 @@ TEST(resolve, at_most_the_documented_number_is_given)
             CHECK_EQ(NETIO_IPV6, netio_addr_family(&out[0]));
         }
     }
+    for (size_t i = 0; i < 2; i++) { // and one family alone may have all the room
+        netio_resolve_opts opts = {0};
+        opts.family = i ? NETIO_IPV6 : NETIO_IPV4;
+        CHECK_EQ(NETIO_RESOLVE_MAX, netio_resolve("crowd.test:1", out, ROOM, &opts, -1));
+        for (size_t k = 0; k < NETIO_RESOLVE_MAX; k++)
+            CHECK_EQ(opts.family, netio_addr_family(&out[k]));
+    }
     wait_freed(blocks);
 }
 
@@ -627,6 +634,56 @@ TEST(resolve, strange_answers_are_skipped)
     long blocks = test_blocks();
     check_both("odd.test:5", NULL, "192.0.2.77:5");
     wait_freed(blocks);
+}
+
+// What reaches the resolver are names: letters, digits, '-', '_', bytes above 127, in labels.
+TEST(resolve, only_names_reach_the_resolver)
+{
+    static const char *const names[] = {
+        "a",         "z.test",      "A.TEST",       "Z",         "x-y.test",   "_srv._tcp.test",
+        "9.test",    "1.2.3.test",  "0x7f.test",    "a1",        "1a",         "0xg",
+        "a.0xx",     "7f",          "b\xc3\xbc.test", "\x80.test", "root.test.", "mno.PQR.st",
+        "0y7f",      "a.0xfg",
+    };
+    static const char *const others[] = {
+        "a b.test",   " a.test", "a.test ", "a..test", ".a.test", ".",         "..",
+        "a.test..",   "a/b",     "a@b",     "a,b",     "a;b",     "a%b",       "a*b",
+        "a?b",        "a#b",     "a`b",     "a{b",     "a[b",     "a]b",       "a^b",
+        "a'b",        "a\"b",    "a\\b",    "a\tb",    "a\nb",    "a\x7f",     "a\x01",
+        "$(a)",       "a&b",     "a<b",     "a+b",     "a=b",     "a.1",       "a.0x1F",
+        "a.0X",       "0.0.0.0x", "a.1.",   "[a.test]", "[a]",    "[1]",       "**",
+    };
+    char text[300];
+    netio_addr out;
+    for (size_t i = 0; i < COUNT(names); i++) {
+        long before = calls();
+        ptrdiff_t n;
+        snprintf(text, sizeof text, "%s:80", names[i]);
+        n = netio_resolve(text, &out, 1, NULL, -1);
+        if (n != NETIO_EAI_NONAME || calls() != before + 1)
+            test_fail(__FILE__, __LINE__, "\"%s\": %s", names[i], netio_errname(n));
+        CHECK_STR(names[i], os.host);
+    }
+    for (size_t i = 0; i < COUNT(others); i++) {
+        long before = calls();
+        ptrdiff_t n;
+        snprintf(text, sizeof text, "%s:80", others[i]);
+        n = netio_resolve(text, &out, 1, NULL, -1);
+        if (n != NETIO_EINVAL || calls() != before)
+            test_fail(__FILE__, __LINE__, "\"%s\": %s", others[i], netio_errname(n));
+    }
+    for (int len = 62; len <= 65; len++) { // a label has at most 63 characters, wherever it stands
+        static const char *const around[][2] = {{"", ""}, {"a.", ""}, {"", ".b"}, {"a.", ".b."}};
+        for (size_t i = 0; i < COUNT(around); i++) {
+            char label[80];
+            memset(label, 'x', sizeof label);
+            label[len] = 0;
+            snprintf(text, sizeof text, "%s%s%s:80", around[i][0], label, around[i][1]);
+            CHECK_ERR(len <= 63 ? NETIO_EAI_NONAME : NETIO_EINVAL,
+                      netio_resolve(text, &out, 1, NULL, -1));
+        }
+    }
+    CHECK_ERR(NETIO_ENODEV, netio_resolve("[fe80::1%nosuchif]:80", &out, 1, NULL, -1));
 }
 
 TEST(resolve, long_names_arrive_whole_or_not_at_all)
@@ -1288,6 +1345,7 @@ TEST_MAIN("resolve",
     T(resolve, a_wrong_family_is_refused),
     T(resolve, at_most_the_documented_number_is_given),
     T(resolve, strange_answers_are_skipped),
+    T(resolve, only_names_reach_the_resolver),
     T(resolve, long_names_arrive_whole_or_not_at_all),
     T(resolve, a_stuck_resolver_does_not_hold_the_caller),
     T(resolve, an_answer_at_the_deadline_is_taken_or_freed),

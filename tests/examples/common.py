@@ -148,8 +148,11 @@ class Run:
                 pass
 
     def feed(self, data):
-        self.process.stdin.write(data)
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(data)
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            raise AssertionError("%s takes no input; stderr %r" % (self.command, bytes(self.err)))
 
     def end_input(self):
         self.process.stdin.close()
@@ -160,8 +163,8 @@ class Run:
             try:
                 self.feed(data)
                 self.end_input()
-            except (BrokenPipeError, ValueError):
-                pass
+            except (AssertionError, BrokenPipeError, ValueError):
+                pass  # the exit code and what came out say more
         threading.Thread(target=body, daemon=True).start()
 
     def expect(self, pattern, stream=None, timeout=PATIENCE):

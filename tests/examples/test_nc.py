@@ -663,32 +663,36 @@ def other(*command):
     return Run([str(w) for w in command], emulate=False)
 
 
+def is_listening(place, protocol):
+    state = {"tcp": "0A", "udp": "07"}[protocol]
+    if isinstance(place, str):
+        with open("/proc/net/unix") as f:  # flag 0x10000: listens, and is not only bound
+            return any(row[-1] == place and int(row[3], 16) & 0x10000
+                       for row in (line.split() for line in f.readlines()[1:]))
+    for table in ("/proc/net/" + protocol, "/proc/net/%s6" % protocol):
+        if not os.path.exists(table):
+            continue
+        with open(table) as f:
+            rows = [line.split() for line in f.readlines()[1:]]
+        if any(row[1].endswith(":%04X" % place) and row[3] == state for row in rows):
+            return True
+    return False
+
+
 def when_listening(place, protocol="tcp"):
     """Wait until another program listens on a port or path, without connecting to it."""
-    state = {"tcp": "0A", "udp": "07"}[protocol]
+    if not LINUX:
+        raise Skip("who listens is read from Linux's /proc")
     end = time.monotonic() + 10
-    while time.monotonic() < end:
-        if isinstance(place, str):
-            if os.path.exists(place):
-                return
-        else:
-            for table in ("/proc/net/" + protocol, "/proc/net/%s6" % protocol):
-                if not os.path.exists(table):
-                    continue
-                with open(table) as f:
-                    rows = [line.split() for line in f.readlines()[1:]]
-                if any(r[1].endswith(":%04X" % place) and r[3] == state for r in rows):
-                    return
-        time.sleep(0.02)
-    raise AssertionError("nobody listens on %s" % place)
+    while not is_listening(place, protocol):
+        check(time.monotonic() < end, "nobody listens on %s" % place)
+        time.sleep(0.02)  # nothing tells
 
 
 def dials_others(family, *command, q_ends_with_us=False):
     """Our nc dials another program; PORT stands for a port that was free a moment ago.
 
     Some end with their peer's stream when they listen, whatever they have left to send."""
-    if not LINUX:
-        raise Skip("who listens is read from Linux's /proc")
     host = "::1" if family == 6 else "127.0.0.1"
     if family == 6:
         need_ipv6()
@@ -811,8 +815,6 @@ def udp_with_netcat():
 def udp_to_a_listening_socat():
     socat = tool("socat")
     port = closed_port()
-    if not LINUX:
-        raise Skip("who listens is read from Linux's /proc")
     with other(socat, "-", "UDP4-RECVFROM:%d,bind=127.0.0.1" % port) as q:
         when_listening(port, "udp")
         with nc("-u", "127.0.0.1", port) as p:

@@ -2,8 +2,6 @@
 """netio against socat, ncat and curl, in both roles: what users will point at it first."""
 import os
 import subprocess
-import time
-import unittest
 
 import peers
 from peers import MIB, crc, payload, wait_until

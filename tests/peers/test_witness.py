@@ -3,16 +3,14 @@
 socket through pidfd_getfd(2)."""
 import ctypes
 import os
-import platform
 import re
 import shutil
 import socket
 import struct
 import subprocess
-import time
 
 import peers
-from peers import FAMILIES, LATE, MIB, wait_until
+from peers import LATE, wait_until
 
 IPPROTO_TCP, IPPROTO_IP, IPPROTO_IPV6, SOL = (socket.IPPROTO_TCP, socket.IPPROTO_IP,
                                               socket.IPPROTO_IPV6, socket.SOL_SOCKET)

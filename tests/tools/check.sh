@@ -16,7 +16,7 @@ warnings="-Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wundef -Werror"
 
 try()
 {
-    what=$1
+    check_what=$1
     shift
     if "$@" >"$work/log.new" 2>&1; then
         mv "$work/log.new" "$work/log"
@@ -24,18 +24,18 @@ try()
     else
         mv "$work/log.new" "$work/log"
         failed=$((failed + 1))
-        printf 'FAILED: %s\n    $ %s\n' "$what" "$*"
+        printf 'FAILED: %s\n    $ %s\n' "$check_what" "$*"
         head -n 40 "$work/log" | sed 's/^/    /'
     fi
 }
 
 deny()
 {
-    what=$1
+    check_what=$1
     shift
     if "$@" >"$work/errors" 2>&1; then
         failed=$((failed + 1))
-        printf 'FAILED: it should not have worked: %s\n    $ %s\n' "$what" "$*"
+        printf 'FAILED: it should not have worked: %s\n    $ %s\n' "$check_what" "$*"
     else
         passed=$((passed + 1))
     fi
