@@ -5674,7 +5674,8 @@ NETIO_API int netio_peer_addr(netio_socket s, netio_addr *out) { return netio__n
 
 NETIO_API int netio_set_inheritable(netio_socket s, bool on)
 {
-    return netio__os_set_inheritable(s, on);
+    // On Windows its number is the handle of the process itself.
+    return s == NETIO_INVALID_SOCKET ? (int)NETIO_EBADF : netio__os_set_inheritable(s, on);
 }
 
 NETIO_API int netio_wait(netio_socket s, unsigned events, int timeout_ms)
