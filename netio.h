@@ -656,7 +656,8 @@ NETIO_API int netio_unix_unlink(const netio_addr *a);
 
 // Pass descriptors along with `len` >= 1 bytes over a Unix socket; the sender's stay open. recv_fds
 // takes up to `*count` of them (at most NETIO_FDS_MAX), gives them close-on-exec, sets `*count`;
-// surplus ones are closed (NETIO_EMSGSIZE: `fds` has the first `*count`, `buf` the bytes).
+// surplus ones are closed (NETIO_EMSGSIZE: `fds` has the first `*count`; how many bytes came is
+// lost with it, so give the stream up).
 // netio_recv and others let the kernel close what comes unexpected.
 //
 // Returns  bytes, as send and recv; NETIO_EINVAL (no Unix socket, no bytes), NETIO_EMSGSIZE (more
@@ -713,7 +714,8 @@ typedef enum netio_option {
     NETIO_OPT_BROADCAST,        // 0, 1. Datagrams only
     NETIO_OPT_MULTICAST_TTL,    // 0..255
     NETIO_OPT_MULTICAST_LOOP,   // 0, 1. Set on sender and receiver: systems differ whose counts
-    NETIO_OPT_MULTICAST_IF,     // interface number to send to groups by; 0: the OS chooses
+    NETIO_OPT_MULTICAST_IF,     // interface number to send to groups by; 0: the OS chooses. One
+                                // without an IPv4 address reads back as 0 on IPv4 sockets
     NETIO_OPT_DONTFRAG,         // 0, 1
     NETIO_OPT_HDRINCL,          // 0, 1. Raw sockets
     NETIO_OPT_BUSY_POLL,        // microseconds
@@ -721,7 +723,7 @@ typedef enum netio_option {
     NETIO_OPT_RECV_LOCAL,       // 0, 1. Fill netio_datagram.local and .ifindex
     NETIO_OPT_RECV_TTL,         // 0, 1. Fill netio_datagram.ttl
     NETIO_OPT_RECV_TOS,         // 0, 1. Fill netio_datagram.tos
-    NETIO_OPT_RECV_TIME,        // 0, 1. Fill netio_datagram.time_ns
+    NETIO_OPT_RECV_TIME,        // 0, 1. Fill netio_datagram.time_ns, from a moment after this on
     NETIO_OPT_RECV_SEGMENTS,    // 0, 1. Let the kernel join datagrams (GRO): netio_datagram.segment
     // Read only.
     NETIO_OPT_ERROR = 100, // pending error as NETIO_E*, cleared by reading
@@ -751,7 +753,8 @@ NETIO_API int netio_get_option_raw(netio_socket s, int level, int name, void *va
 NETIO_API bool netio_option_supported(int option);
 NETIO_API const char *netio_option_name(int option); // "NODELAY"; "" if unknown
 
-// Keepalive in one call. Returns 0; NETIO_EINVAL (not positive, or above 32,767), NETIO_ENOTSUP.
+// Keepalive in one call. Returns 0; NETIO_EINVAL (not positive; times above 32,767, a count above
+// 127), NETIO_ENOTSUP.
 // Windows  before 10 version 1709 `count` is the OS's 10: for others idle and interval are set and
 //          NETIO_ENOTSUP is returned.
 NETIO_API int netio_set_keepalive(netio_socket s, int idle_s, int interval_s, int count);
@@ -1742,12 +1745,12 @@ ssize_t sendfile64(int out, int in, int64_t *off, size_t len);
 ssize_t pread64(int file, void *buf, size_t cap, int64_t off);
 #endif
 typedef int64_t netio__os_off;
-#define netio__os_sendfile64 sendfile64
-#define netio__os_pread64 pread64
+#define NETIO__SENDFILE64 sendfile64
+#define NETIO__PREAD64 pread64
 #else
 typedef off_t netio__os_off;
-#define netio__os_sendfile64 sendfile
-#define netio__os_pread64 pread
+#define NETIO__SENDFILE64 sendfile
+#define NETIO__PREAD64 pread
 #endif
 
 #if NETIO__LINUX
@@ -1764,7 +1767,7 @@ static ptrdiff_t netio__os_sendfile(int s, int file, uint64_t off, size_t len)
     sigaddset(&pipe_set, SIGPIPE);
     netio__os_sigmask(SIG_BLOCK, &pipe_set, &old);
     sigpending(&pending);
-    do n = netio__os_sendfile64(s, file, &at, len);
+    do n = NETIO__SENDFILE64(s, file, &at, len);
     while (n < 0 && errno == EINTR);
     int code = errno;
     if (n < 0 && code == EPIPE && !sigismember(&pending, SIGPIPE)) {
@@ -1817,7 +1820,7 @@ static ptrdiff_t netio__os_read_file(int file, void *buf, size_t cap, uint64_t o
     netio__os_off at = (netio__os_off)off;
     ssize_t n;
     if ((uint64_t)at != off || at < 0) return NETIO_EINVAL;
-    do n = netio__os_pread64(file, buf, cap, at);
+    do n = NETIO__PREAD64(file, buf, cap, at);
     while (n < 0 && errno == EINTR);
     return n < 0 ? errno == ESPIPE ? (ptrdiff_t)NETIO_ENOTSUP : netio__os_fail() : (ptrdiff_t)n;
 }
@@ -1890,6 +1893,12 @@ typedef struct netio__packet { // one msghdr with what it points to
     uint64_t control[NETIO__CONTROL_WORDS];
 } netio__packet;
 
+#if defined(MSG_CMSG_CLOEXEC)
+#define NETIO__RECV_FDS MSG_CMSG_CLOEXEC
+#else
+#define NETIO__RECV_FDS 0 // macOS: close-on-exec afterwards, a fork may come between
+#endif
+
 static void netio__os_packet_recv(struct msghdr *h, netio__packet *k, netio_datagram *m)
 {
     netio__os_iov_set(&k->iov, m->data, m->cap < NETIO__IO_MAX ? m->cap : NETIO__IO_MAX);
@@ -1903,23 +1912,23 @@ static unsigned netio__os_cmsg_number(const void *data, size_t len)
 {
     int value = 0;
     if (len >= sizeof value) memcpy(&value, data, sizeof value);
-    else if (len) value = *(const uint8_t *)data;
+    else if (len == 1) value = *(const uint8_t *)data;
     return (unsigned)value;
 }
 
-// Seconds and a fraction in two words, of 32 or 64 bits: `unit` nanoseconds each.
+// Seconds and a fraction of `unit` nanoseconds: two words of 64 bits, on old 32-bit systems of 32.
 static uint64_t netio__os_cmsg_time(const void *data, size_t len, uint64_t unit)
 {
     int64_t w[2] = {0, 0};
     int32_t n[2] = {0, 0};
-    if (len >= sizeof w) {
+    struct timeval tv;
+    if (len == sizeof w && unit == 1000 && sizeof tv == sizeof w) { // macOS: tv_usec has 32 bits
+        memcpy(&tv, data, sizeof tv);
+        w[0] = (int64_t)tv.tv_sec;
+        w[1] = (int64_t)tv.tv_usec;
+    } else if (len == sizeof w) {
         memcpy(w, data, sizeof w);
-        if (sizeof(struct timeval) == 16 && unit == 1000) { // macOS: tv_usec has 32 bits
-            struct timeval tv;
-            memcpy(&tv, data, sizeof tv);
-            w[1] = (int64_t)tv.tv_usec;
-        }
-    } else if (len >= sizeof n) {
+    } else if (len == sizeof n && sizeof(long) == 4) {
         memcpy(n, data, sizeof n);
         w[0] = n[0];
         w[1] = n[1];
@@ -1989,6 +1998,16 @@ static size_t netio__os_cmsg_put_ipv4(struct cmsghdr *c, const void *ip, uint32_
 }
 #endif
 
+// Descriptors that nobody asked for, which a Unix socket may bring.
+static void netio__os_cmsg_close(const void *data, size_t len)
+{
+    for (size_t i = 0; i < len / sizeof(int); i++) {
+        int fd;
+        memcpy(&fd, (const char *)data + i * sizeof fd, sizeof fd);
+        netio__os_close(fd);
+    }
+}
+
 static void netio__os_cmsg_take(netio_datagram *m, const struct cmsghdr *c, const void *data,
                                 size_t len)
 {
@@ -2006,6 +2025,8 @@ static void netio__os_cmsg_take(netio_datagram *m, const struct cmsghdr *c, cons
         netio_addr_from_ip(&m->local, info6.addr, 16, 0);
         netio_addr_unmap(&m->local);
         m->ifindex = (uint32_t)info6.ifindex;
+    } else if (level == SOL_SOCKET && type == SCM_RIGHTS) {
+        netio__os_cmsg_close(data, len);
     } else if (level == SOL_SOCKET && type == NETIO__CMSG_TIME) {
         m->time_ns = netio__os_cmsg_time(data, len, NETIO__CMSG_TIME_UNIT);
     } else if (level == NETIO__SOL_UDP && type == NETIO__UDP_GRO) {
@@ -2131,7 +2152,9 @@ static int netio__os_recv_batch(int s, netio_datagram *m, size_t count)
     netio__packet k[NETIO__BATCH];
     long n;
     for (size_t i = 0; i < count; i++) netio__os_packet_recv(&v[i].h, &k[i], &m[i]);
-    do n = syscall(SYS_recvmmsg, s, v, (unsigned)count, MSG_DONTWAIT | MSG_TRUNC, NULL);
+    do
+        n = syscall(SYS_recvmmsg, s, v, (unsigned)count, MSG_DONTWAIT | MSG_TRUNC | NETIO__RECV_FDS,
+                    NULL);
     while (n < 0 && errno == EINTR);
     if (n < 0) return netio__os_fail();
     for (long i = 0; i < n; i++) netio__os_packet_done(&v[i].h, &m[i], v[i].len);
@@ -2157,7 +2180,7 @@ static int netio__os_recv_batch(int s, netio_datagram *m, size_t count)
         netio__packet k;
         ssize_t r;
         netio__os_packet_recv(&h, &k, &m[n]);
-        do r = recvmsg(s, &h, MSG_DONTWAIT);
+        do r = recvmsg(s, &h, MSG_DONTWAIT | NETIO__RECV_FDS);
         while (r < 0 && errno == EINTR);
         if (r < 0 && n == 0) return netio__os_fail();
         if (r < 0) break;
@@ -2204,10 +2227,8 @@ static void netio__os_own_groups(int s) { (void)s; }
 #define NETIO__FDS_ROOM 253 // most descriptors that Linux puts into one message; others: fewer
 
 #if defined(MSG_CMSG_CLOEXEC)
-#define NETIO__RECV_FDS MSG_CMSG_CLOEXEC
 static bool netio__os_fd_taken(int fd) { return fd >= 0; }
 #else
-#define NETIO__RECV_FDS 0 // macOS: close-on-exec afterwards, a fork may come between
 static bool netio__os_fd_taken(int fd) { return netio__os_set_inheritable(fd, false) == 0; }
 #endif
 
@@ -2350,7 +2371,7 @@ static bool netio__os_interface(netio_interface *out, const struct ifaddrs *i)
     return true;
 }
 
-static ptrdiff_t netio__os_interfaces(netio_interface *out, size_t cap)
+static ptrdiff_t netio__os_interfaces(netio_interface *out, size_t cap, size_t skip)
 {
     struct ifaddrs *list = NULL;
     size_t n = 0;
@@ -2358,7 +2379,7 @@ static ptrdiff_t netio__os_interfaces(netio_interface *out, size_t cap)
     for (const struct ifaddrs *i = list; i; i = i->ifa_next) {
         netio_interface one;
         if (!netio__os_interface(&one, i)) continue;
-        if (n < cap) out[n] = one;
+        if (n >= skip && n - skip < cap) out[n - skip] = one;
         n++;
     }
     freeifaddrs(list);
@@ -3214,6 +3235,7 @@ static ptrdiff_t netio__win_recv_one(netio_socket s, netio__win_recvmsg call, ne
     netio__iov iov;
     DWORD n = 0;
     memset(&h, 0, sizeof h);
+    memset(m->peer.raw, 0, sizeof m->peer.raw); // of a stream nothing is written there
     netio__os_iov_set(&iov, m->data, m->cap < NETIO__IO_MAX ? m->cap : NETIO__IO_MAX);
     h.name = (struct sockaddr *)(void *)m->peer.raw;
     h.name_len = (INT)sizeof m->peer.raw;
@@ -3232,6 +3254,7 @@ static ptrdiff_t netio__win_recv_one(netio_socket s, netio__win_recvmsg call, ne
     }
     netio__win_packet_clear(m);
     m->peer.len = (uint32_t)h.name_len;
+    if (netio_addr_family(&m->peer) == 0) m->peer.len = 0;
     m->peer.dual = 0;
     netio_addr_unmap(&m->peer);
     m->truncated = cut;
@@ -3282,7 +3305,9 @@ static size_t netio__win_control(uint64_t *control, const netio_datagram *m)
     return netio__win_align(c.len);
 }
 
-static ptrdiff_t netio__win_send_one(netio_socket s, const netio_datagram *m)
+// `call`: looked up when first needed.
+static ptrdiff_t netio__win_send_one(netio_socket s, const netio_datagram *m,
+                                     netio__win_sendmsg *call)
 {
     uint64_t control[NETIO__WIN_CONTROL / 8];
     netio__win_msg h;
@@ -3293,8 +3318,8 @@ static ptrdiff_t netio__win_send_one(netio_socket s, const netio_datagram *m)
         return m->peer.len ? netio__os_sendto(s, m->data, m->len, m->peer.raw, m->peer.len)
                            : netio__os_send(s, m->data, m->len);
     }
-    netio__win_sendmsg call = netio__win_find_sendmsg(s);
-    if (!call) return netio__os_fail();
+    if (!*call) *call = netio__win_find_sendmsg(s);
+    if (!*call) return netio__os_fail();
     memset(&h, 0, sizeof h);
     netio__os_iov_set(&iov, m->data, m->len);
     h.name = peer.len ? (struct sockaddr *)(void *)peer.raw : NULL;
@@ -3303,14 +3328,15 @@ static ptrdiff_t netio__win_send_one(netio_socket s, const netio_datagram *m)
     h.iov_count = 1;
     h.control.buf = (char *)(void *)control;
     h.control.len = (ULONG)netio__win_control(control, m);
-    return call(s, &h, 0, &n, NULL, NULL) != 0 ? netio__os_send_fail(s) : (ptrdiff_t)n;
+    return (*call)(s, &h, 0, &n, NULL, NULL) != 0 ? netio__os_send_fail(s) : (ptrdiff_t)n;
 }
 
 static int netio__os_send_batch(netio_socket s, const netio_datagram *m, size_t count)
 {
+    netio__win_sendmsg call = NULL;
     size_t n = 0;
     for (; n < count; n++) {
-        ptrdiff_t r = netio__win_send_one(s, &m[n]);
+        ptrdiff_t r = netio__win_send_one(s, &m[n], &call);
         if (r < 0 && n == 0) return (int)r;
         if (r < 0) break;
     }
@@ -3403,7 +3429,7 @@ static void netio__win_interface(netio_interface *out, const netio__win_adapter 
     netio__win_broadcast(out);
 }
 
-static ptrdiff_t netio__os_interfaces(netio_interface *out, size_t cap)
+static ptrdiff_t netio__os_interfaces(netio_interface *out, size_t cap, size_t skip)
 {
     typedef ULONG(WINAPI * adapters_fn)(ULONG, ULONG, void *, void *, ULONG *);
     HMODULE dll = LoadLibraryA("iphlpapi.dll");
@@ -3420,7 +3446,7 @@ static ptrdiff_t netio__os_interfaces(netio_interface *out, size_t cap)
     }
     for (netio__win_adapter *a = (netio__win_adapter *)block; code == 0 && a; a = a->next) {
         for (netio__win_unicast *u = a->unicast; u; u = u->next, n++)
-            if (n < cap) netio__win_interface(&out[n], a, u);
+            if (n >= skip && n - skip < cap) netio__win_interface(&out[n - skip], a, u);
     }
     NETIO_FREE(block);
     if (dll) FreeLibrary(dll);
@@ -3826,7 +3852,6 @@ static bool netio__parse_ipv6(uint8_t out[16], const char *text, size_t len)
             if (count > 12 || !netio__parse_ipv4(bytes + count, text + begin, len - begin))
                 return false;
             count += 4;
-            at = len;
             break;
         }
         if (at == begin || count > 14) return false;
@@ -4702,31 +4727,52 @@ NETIO_API ptrdiff_t netio_interfaces(netio_interface *out, size_t cap)
 {
     int err = netio__os_start();
     if (err < 0) return err;
-    return !out && cap ? (ptrdiff_t)NETIO_EINVAL : netio__os_interfaces(out, cap);
+    return !out && cap ? (ptrdiff_t)NETIO_EINVAL : netio__os_interfaces(out, cap, 0);
+}
+
+// Walks the addresses of this machine, a few at a time, until `match` says so. False: none did.
+static bool netio__interface_find(bool (*match)(const netio_interface *i, const void *arg),
+                                  const void *arg, netio_interface *out)
+{
+    netio_interface page[16];
+    ptrdiff_t count = 0;
+    for (size_t at = 0; count >= 0 && at <= (size_t)count; at += 16) {
+        count = netio__os_interfaces(page, 16, at);
+        for (size_t i = 0; i < 16 && count > 0 && at + i < (size_t)count; i++) {
+            if (!match(&page[i], arg)) continue;
+            *out = page[i];
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool netio__interface_has_ip(const netio_interface *i, const void *arg)
+{
+    const netio__ip *want = (const netio__ip *)arg;
+    netio__ip have;
+    return netio__addr_get_ip(&have, &i->addr) && have.family == want->family &&
+           memcmp(have.bytes, want->bytes, 16) == 0 && (!want->scope || want->scope == have.scope);
+}
+
+static bool netio__interface_has_index(const netio_interface *i, const void *arg)
+{
+    return i->index == *(const uint32_t *)arg;
 }
 
 NETIO_API uint32_t netio_interface_index(const char *text)
 {
-    netio_interface list[64];
+    netio_interface found;
     netio__ip ip;
-    netio_addr a;
     uint32_t number;
-    if (!text || !text[0]) return 0;
+    char name[64];
+    if (!text || !text[0] || netio__os_start() < 0) return 0;
     size_t len = strlen(text);
-    bool address = netio__parse_ip(&ip, text, len) == 0;
-    bool numeric = netio__parse_number(&number, text, len, UINT32_MAX);
-    if (!address && !numeric) return netio__os_if_index(text);
-    if (address) netio__addr_set_ip(&a, &ip);
-    ptrdiff_t n = netio_interfaces(list, 64);
-    for (ptrdiff_t i = 0; i < n && i < 64; i++) {
-        bool same = numeric    ? list[i].index == number
-                    : ip.scope ? netio_addr_equal_host(&list[i].addr, &a)
-                               : memcmp(netio_addr_ip(&list[i].addr).data, ip.bytes,
-                                        ip.family == NETIO_IPV4 ? 4 : 16) == 0 &&
-                                     netio_addr_family(&list[i].addr) == ip.family;
-        if (same) return list[i].index;
-    }
-    return 0;
+    if (netio__parse_ip(&ip, text, len) == 0)
+        return netio__interface_find(netio__interface_has_ip, &ip, &found) ? found.index : 0;
+    if (!netio__parse_number(&number, text, len, UINT32_MAX)) return netio__os_if_index(text);
+    if (number == 0 || netio__os_if_name(number, name)) return number;
+    return netio__interface_find(netio__interface_has_index, &number, &found) ? number : 0;
 }
 
 //================================================================================================
@@ -5560,7 +5606,7 @@ static int netio__pair(netio_socket out[2], int type)
 
 NETIO_API int netio_pair(netio_socket out[2], int type)
 {
-    netio_socket pair[2];
+    netio_socket pair[2] = {NETIO_INVALID_SOCKET, NETIO_INVALID_SOCKET};
     if (!out || netio__os_type(type) < 0) return NETIO_EINVAL;
     int err = netio__pair(pair, type);
     if (err < 0) return err;
@@ -5974,6 +6020,12 @@ NETIO_API int netio_sendfile(netio_socket s, netio_file file, uint64_t off, uint
 
 // --- datagrams ---------------------------------------------------------------------------------
 
+static bool netio__is_ip(const netio_addr *a)
+{
+    int family = netio__addr_os_family(a);
+    return family == AF_INET || family == AF_INET6;
+}
+
 NETIO_API ptrdiff_t netio_recvfrom(netio_socket s, void *buf, size_t cap, netio_addr *from,
                                    int timeout_ms)
 {
@@ -5988,13 +6040,14 @@ NETIO_API ptrdiff_t netio_recvfrom(netio_socket s, void *buf, size_t cap, netio_
         len = (netio__socklen)sizeof sa;
         r = netio__os_recvfrom(s, cap ? buf : none, cap, sa, &len);
     } while (netio__again(&r, s, NETIO_EV_READ, &p));
-    // Datagrams come with a sender, but for those of unnamed Unix sockets. What has none may be no
-    // datagram at all.
-    int type = r >= 0 && len == 0 ? netio__socket_type(s) : SOCK_DGRAM;
+    // IP datagrams come with an IP sender. What has another, or none, may be no datagram at all.
+    netio_addr sender;
+    netio__addr_take(&sender, sa, len);
+    int type = r >= 0 && !netio__is_ip(&sender) ? netio__socket_type(s) : SOCK_DGRAM;
     if (type < 0) r = type;
     if (type == SOCK_STREAM) r = NETIO_EINVAL;
     if (r == 0 && type == SOCK_SEQPACKET) r = NETIO_EOF;
-    if (r >= 0 && from) netio__addr_take(from, sa, len);
+    if (r >= 0 && from) *from = sender;
     NETIO_ON_OP(NETIO_OP_RECV, s, r);
     return r;
 }
@@ -6039,12 +6092,16 @@ NETIO_API ptrdiff_t netio_sendto(netio_socket s, const void *data, size_t len, c
 
 // --- batches -----------------------------------------------------------------------------------
 
-// A batch that came without senders may have been no datagrams at all.
+// IP datagrams come with an IP sender. What has another, or none, may be no datagram at all; and of
+// records the first empty one is the end.
 static ptrdiff_t netio__batch_check(netio_socket s, const netio_datagram *msgs, ptrdiff_t n)
 {
-    if (n <= 0 || msgs[0].peer.len) return n;
+    if (n <= 0 || netio__is_ip(&msgs[0].peer)) return n;
     int type = netio__socket_type(s);
-    return type < 0 ? type : type == SOCK_STREAM ? (ptrdiff_t)NETIO_EINVAL : n;
+    if (type < 0 || type == SOCK_STREAM) return type < 0 ? type : (ptrdiff_t)NETIO_EINVAL;
+    for (ptrdiff_t i = 0; type == SOCK_SEQPACKET && i < n; i++)
+        if (msgs[i].full == 0) return i ? i : (ptrdiff_t)NETIO_EOF;
+    return n;
 }
 
 NETIO_API ptrdiff_t netio_recv_batch(netio_socket s, netio_datagram *msgs, size_t count,
@@ -6076,8 +6133,7 @@ static ptrdiff_t netio__send_segments(netio_socket s, const netio_datagram *m, s
     while (*from < m->len && r > 0) {
         netio_datagram piece = *m;
         piece.data = (char *)m->data + *from;
-        if (m->len - *from < m->segment) piece.len = m->len - *from;
-        else piece.len = m->segment;
+        piece.len = m->len - *from < m->segment ? m->len - *from : m->segment;
         piece.segment = 0;
         r = netio__os_send_batch(s, &piece, 1);
         if (r > 0) *from += piece.len;
@@ -6085,44 +6141,100 @@ static ptrdiff_t netio__send_segments(netio_socket s, const netio_datagram *m, s
     return r;
 }
 
-#if NETIO__LINUX
-// A device or a route may refuse segmentation at any time, with EIO or EINVAL.
-static bool netio__segments_by_hand(const netio_datagram *m, ptrdiff_t r)
+static bool netio__has_segments(const netio_datagram *m)
 {
-    return r < 0 && m->segment && m->segment < m->len && (r == NETIO_EINVAL || r == NETIO_EIO);
+    return m->segment && m->segment < m->len;
+}
+
+#if NETIO__LINUX
+// The kernel cuts IP datagrams, up to 64 KiB in all; a device or a route may refuse at any time,
+// with EIO or EINVAL.
+static bool netio__segments_by_hand(netio_socket s, const netio_datagram *m)
+{
+    int family = 0;
+    if (!netio__has_segments(m) || netio__is_ip(&m->peer)) return false;
+    return netio__os_family(s, &family) == 0 && family != AF_INET && family != AF_INET6;
+}
+
+static bool netio__segments_refused(const netio_datagram *m, ptrdiff_t r)
+{
+    return netio__has_segments(m) && (r == NETIO_EINVAL || r == NETIO_EIO || r == NETIO_EMSGSIZE);
 }
 #else
-static bool netio__segments_by_hand(const netio_datagram *m, ptrdiff_t r)
+static bool netio__segments_by_hand(netio_socket s, const netio_datagram *m)
 {
-    (void)r;
-    return m->segment && m->segment < m->len;
+    (void)s;
+    return netio__has_segments(m);
+}
+
+static bool netio__segments_refused(const netio_datagram *m, ptrdiff_t r)
+{
+    (void)m, (void)r;
+    return false;
 }
 #endif
 
-// One call's worth; elsewhere than on Linux it ends before a datagram with segments.
-static size_t netio__send_run(const netio_datagram *msgs, size_t count)
+// A peer that must be rewritten: mapped IPv4, or "any", which means this machine.
+static bool netio__peer_odd(const netio_datagram *m)
 {
-    size_t n = 1;
+    static const uint8_t zero[10] = {0};
+    const uint8_t *raw = (const uint8_t *)m->peer.raw;
+    int family = netio__addr_os_family(&m->peer);
+    if (family == AF_INET)
+        return memcmp(raw + offsetof(struct sockaddr_in, sin_addr), zero, 4) == 0;
+    if (family != AF_INET6) return false;
+    return memcmp(raw + offsetof(struct sockaddr_in6, sin6_addr), zero, 10) == 0 &&
+           (netio_addr_class(&m->peer) & (NETIO_ADDR_MAPPED | NETIO_ADDR_ANY));
+}
+
+// How many can go in one call as they are.
+static size_t netio__send_run(netio_socket s, const netio_datagram *msgs, size_t count)
+{
+    size_t n = 0;
     if (count > NETIO__BATCH) count = NETIO__BATCH;
-    while (n < count && (NETIO__LINUX || !netio__segments_by_hand(&msgs[n], 0))) n++;
+    while (n < count && !netio__peer_odd(&msgs[n]) && !netio__segments_by_hand(s, &msgs[n])) n++;
     return n;
 }
 
 static ptrdiff_t netio__send_some(netio_socket s, const netio_datagram *msgs, size_t count,
                                   size_t *from)
 {
-    ptrdiff_t r = NETIO_EINVAL;
-    if (*from == 0 && (NETIO__LINUX || !netio__segments_by_hand(msgs, 0)))
-        r = netio__os_send_batch(s, msgs, netio__send_run(msgs, count));
-    if (*from || netio__segments_by_hand(msgs, r)) r = netio__send_segments(s, msgs, from);
-    // An IPv6 socket takes an IPv4 peer as it is on Linux; elsewhere it wants the mapped form.
-    if ((r == NETIO_EINVAL || r == NETIO_EAFNOSUPPORT) && !msgs->segment &&
-        netio_addr_family(&msgs->peer) == NETIO_IPV4 && !msgs->local.len) {
-        r = netio__sendto(s, msgs->data, msgs->len, &msgs->peer);
+    netio_datagram one = *msgs;
+    size_t run = *from ? 0 : netio__send_run(s, msgs, count);
+    ptrdiff_t r = run ? netio__os_send_batch(s, msgs, run) : 0;
+    if (run && !netio__segments_refused(msgs, r) &&
+        ((r != NETIO_EINVAL && r != NETIO_EAFNOSUPPORT) || netio__has_segments(msgs) ||
+         msgs->local.len || netio_addr_family(&msgs->peer) != NETIO_IPV4))
+        return r;
+    netio_addr_unmap(&one.peer);
+    netio_addr_unmap(&one.local);
+    netio__to_loopback(&one.peer);
+    if (netio__has_segments(&one)) {
+        r = netio__send_segments(s, &one, from);
+    } else if (one.local.len || one.ifindex) {
+        r = netio__os_send_batch(s, &one, 1);
+    } else { // an IPv6 socket elsewhere than on Linux may want the mapped form
+        r = netio__sendto(s, one.len ? one.data : "", one.len, &one.peer);
         if (r >= 0) r = 1;
     }
     if (r > 0) *from = 0;
     return r;
+}
+
+// Streams would take a part and call it done; on record sockets an empty one looks like the end.
+static int netio__send_batch_check(netio_socket s, const netio_datagram *msgs, size_t count)
+{
+    bool empty = false, ip = true;
+    for (size_t i = 0; i < count; i++) {
+        if (msgs[i].len && !msgs[i].data) return NETIO_EINVAL;
+        if (msgs[i].len > NETIO__IO_MAX) return NETIO_EMSGSIZE;
+        if (msgs[i].len == 0) empty = true;
+        if (!netio__is_ip(&msgs[i].peer)) ip = false;
+    }
+    if (ip) return 0;
+    int type = netio__socket_type(s);
+    if (type < 0) return type;
+    return type == SOCK_STREAM || (type == SOCK_SEQPACKET && empty) ? (int)NETIO_EINVAL : 0;
 }
 
 NETIO_API ptrdiff_t netio_send_batch(netio_socket s, const netio_datagram *msgs, size_t count,
@@ -6132,10 +6244,8 @@ NETIO_API ptrdiff_t netio_send_batch(netio_socket s, const netio_datagram *msgs,
     size_t done = 0, from = 0;
     ptrdiff_t r = 1;
     if (!msgs || count == 0) return NETIO_EINVAL;
-    for (size_t i = 0; i < count; i++) {
-        if (msgs[i].len && !msgs[i].data) return NETIO_EINVAL;
-        if (msgs[i].len > NETIO__IO_MAX) return NETIO_EMSGSIZE;
-    }
+    int err = netio__send_batch_check(s, msgs, count);
+    if (err < 0) return err;
     while (r > 0 && done < count) {
         do r = netio__send_some(s, msgs + done, count - done, &from);
         while (netio__again(&r, s, NETIO_EV_WRITE, &p));
@@ -6187,20 +6297,20 @@ static int netio__multicast_source(netio_socket s, int level, bool join, const n
 }
 #endif
 
+static bool netio__interface_is_ipv4(const netio_interface *i, const void *arg)
+{
+    return netio__interface_has_index(i, arg) && netio_addr_family(&i->addr) == NETIO_IPV4;
+}
+
 // The address of an interface, for calls that know no numbers. Any address for 0.
 static int netio__interface_ipv4(uint32_t ifindex, struct in_addr *out)
 {
-    netio_interface list[64];
+    netio_interface found;
     memset(out, 0, sizeof *out);
     if (ifindex == 0) return 0;
-    ptrdiff_t n = netio_interfaces(list, 64);
-    if (n < 0) return (int)n;
-    for (ptrdiff_t i = 0; i < n && i < 64; i++) {
-        if (list[i].index != ifindex || netio_addr_family(&list[i].addr) != NETIO_IPV4) continue;
-        memcpy(out, netio_addr_ip(&list[i].addr).data, 4);
-        return 0;
-    }
-    return NETIO_ENODEV;
+    if (!netio__interface_find(netio__interface_is_ipv4, &ifindex, &found)) return NETIO_ENODEV;
+    memcpy(out, netio_addr_ip(&found.addr).data, 4);
+    return 0;
 }
 
 // The older calls, one for each family: OpenBSD, and Wine.
@@ -6240,6 +6350,10 @@ static int netio__multicast(netio_socket s, bool join, const netio_addr *group, 
         if (netio_addr_family(&from) != netio_addr_family(&g)) return NETIO_EINVAL;
     }
     if (ifindex == 0) ifindex = netio_addr_scope(&g);
+    int family = 0;
+    if (netio__os_family(s, &family) == 0 && family == AF_INET &&
+        netio_addr_family(&g) == NETIO_IPV6)
+        return NETIO_EINVAL;
     int level = netio_addr_family(&g) == NETIO_IPV4 ? (int)IPPROTO_IP : (int)IPPROTO_IPV6;
     int err = source ? netio__multicast_source(s, level, join, &g, ifindex, &from)
                      : netio__multicast_any(s, level, join, &g, ifindex);
@@ -6247,7 +6361,8 @@ static int netio__multicast(netio_socket s, bool join, const netio_addr *group, 
         err = netio__multicast_old(s, join, &g, ifindex, source ? &from : NULL);
     if (err == 0 && join) netio__os_own_groups(s);
     if (err == NETIO_EADDRINUSE) return NETIO_EEXIST;
-    if (err == NETIO_EADDRNOTAVAIL) return join ? (int)NETIO_ENODEV : (int)NETIO_ENOENT;
+    if (err == NETIO_EADDRNOTAVAIL) // also what Linux says of a source that is joined already
+        return !join ? (int)NETIO_ENOENT : source ? (int)NETIO_EEXIST : (int)NETIO_ENODEV;
     return err;
 }
 
@@ -6881,6 +6996,12 @@ static int netio__multicast_if_set(netio_socket s, const netio__option_place *at
 {
     int err = at->v6 ? netio__set_int(s, at->level, at->os, index)
                      : netio__multicast_if_set4(s, at, index);
+    if (err == 0 && at->v6) { // an IPv6 socket may send IPv4 too
+        netio__option_place at4 = {IPPROTO_IP, IP_MULTICAST_IF, false};
+        int code = netio__os_error();
+        netio__multicast_if_set4(s, &at4, index);
+        netio__os_set_error(code);
+    }
     return err == NETIO_EADDRNOTAVAIL ? (int)NETIO_ENODEV : err;
 }
 
@@ -8977,7 +9098,7 @@ static size_t netio__hexdump_line(char *buf, size_t cap, size_t at, const uint8_
 {
     static const char hex[] = "0123456789abcdef";
     int digits = 4;
-    while (digits < 16 && off >> 4 * digits) digits++;
+    while (digits < (int)(2 * sizeof off) && off >> 4 * digits) digits++;
     while (digits-- > 0) at = netio__text(buf, cap, at, &hex[off >> 4 * digits & 15], 1);
     at = netio__text(buf, cap, at, " ", 1);
     for (size_t i = 0; i < 16; i++) {
@@ -9007,14 +9128,20 @@ NETIO_API ptrdiff_t netio_hexdump(char *buf, size_t cap, const void *data, size_
 // Bytes of the UTF-8 character at `p` (RFC 3629); 0: it is none. One that the end cuts counts.
 static size_t netio__utf8_char(const uint8_t *p, size_t len)
 {
+    uint8_t low = 0x80,
+            high = 0xBF; // of the second byte: no longer form than needed, no surrogates
     size_t n = p[0] < 0x80   ? 1
                : p[0] < 0xC2 ? 0
                : p[0] < 0xE0 ? 2
                : p[0] < 0xF0 ? 3
                : p[0] < 0xF5 ? 4
                              : 0;
-    for (size_t i = 1; i < n && i < len; i++)
-        if ((p[i] & 0xC0) != 0x80) return 0;
+    if (p[0] == 0xE0) low = 0xA0;
+    if (p[0] == 0xED) high = 0x9F;
+    if (p[0] == 0xF0) low = 0x90;
+    if (p[0] == 0xF4) high = 0x8F;
+    for (size_t i = 1; i < n && i < len; i++, low = 0x80, high = 0xBF)
+        if (p[i] < low || p[i] > high) return 0;
     return n < len ? n : n ? len : 0;
 }
 

@@ -28,6 +28,7 @@ CXX = os.environ.get("CXX", "c++")
 PROGRAMS = {
     "epoll": ("epoll.c", ""),
     "netio_poller": ("netio_poller.c", ""),
+    "netio_udp": ("netio_udp.c", ""),
     "uring": ("uring.c", "-luring"),
     "uv": ("uv.c", "-luv"),
     "event": ("event.c", "-levent"),
@@ -60,6 +61,7 @@ SERVERS = {
     "asio": ("tcp", "{bin}/asio {port} {mode}", NO_FAN),
     "epoll+recvfrom": ("udp", "{bin}/udp {port} udp --epoll", "udp"),
     "epoll+mmsg": ("udp", "{bin}/udp {port} udp --epoll --mmsg", "udp"),
+    "netio-udp": ("udp", "{bin}/netio_udp {port} udp", "udp"),
     "block+recvfrom": ("udp", "{bin}/udp {port} udp", "udp"),
     "block+mmsg": ("udp", "{bin}/udp {port} udp --mmsg", "udp"),
     "libuv-udp": ("udp", "{bin}/uv {port} udp", "udp"),
@@ -192,7 +194,7 @@ def die_with_us():
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
-def wait_port(port, udp, process, seconds=2.0):
+def wait_port(port, udp, process, seconds=10.0):
     if udp:
         time.sleep(0.15)
         return process.poll() is None
@@ -227,7 +229,7 @@ class Runner:
             p.wait()
         self.spinners = []
 
-    def start(self, command, group, mode, wrap=(), seconds=2.0):
+    def start(self, command, group, mode, wrap=(), seconds=10.0):
         """A server on a port of its own: the process and the port, or None."""
         for _ in range(3):  # a port may be taken
             self.port = 20000 + (self.port - 20000 + 1) % 10000

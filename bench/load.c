@@ -43,7 +43,7 @@
 #include "load_tls.h"
 
 #define PERIOD 65521 // the payload repeats with a prime period: misplaced bytes are noticed
-#define CHUNK  (256 * 1024)
+#define CHUNK (256 * 1024)
 
 static struct {
     const char *mode;

@@ -7,12 +7,12 @@
 #include <sys/types.h>
 
 #ifndef LOAD_TLS
-#  define LOAD_TLS 1
+#define LOAD_TLS 1
 #endif
 
 #if LOAD_TLS
-#  include <openssl/err.h>
-#  include <openssl/ssl.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
 
 typedef SSL tls;
 

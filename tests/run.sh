@@ -94,9 +94,10 @@ grep -E 'warning:|error:|undefined reference|^FAILED:' "$build/build.log" |
 
 # --- run -------------------------------------------------------------------------------------------
 
+# Most tests wait for something, so more of them run at once than there are processors.
 step "test"
 {
-    cd "$build" && ctest --output-on-failure --timeout 300 -j "$jobs" --no-tests=error "$@" </dev/null
+    cd "$build" && ctest --output-on-failure --timeout 300 -j "$((jobs * 2))" --no-tests=error "$@" </dev/null
     echo $? >"$build/ctest.status"
 } 2>&1 | tee "$build/ctest.log"
 status=$(cat "$build/ctest.status")

@@ -304,6 +304,8 @@ TEST(option, what_is_set_reads_back_and_what_is_out_of_range_is_einval)
         if (netio_option_supported(rows[i].option)) {
             check_row(&rows[i], s);
             checked++;
+        } else if (rows[i].option == NETIO_OPT_RECV_SEGMENTS && test_under("wine")) {
+            // Wine says EINVAL to each option of UDP's own, which a wrong value would be too.
         } else if (!test_under("qemu")) { // which may set what it cannot read
             int value = 0, err = netio_set_option(s, rows[i].option, rows[i].good[0]);
             if (err != NETIO_ENOTSUP)

@@ -71,7 +71,9 @@ static unsigned one_event(netio_poller *p, netio_socket s, void *user)
 static int cpu_bound(int ms)
 {
     if (test_under("valgrind") || test_under("qemu") || test_under("sanitizer")) return ms / 2 + 10;
-    return test_under("wine") ? ms / 4 + 60 : ms / 20 + 3; // AFD asks for each socket at first
+    if (!test_under("wine")) return ms / 20 + 3;
+    bool afd = test_backend() == NETIO_BACKEND_AFD || test_backend() == NETIO_BACKEND_AUTO;
+    return ms / 4 + (afd ? 60 : 10); // AFD asks for each socket at first
 }
 
 // The wait lasts its whole time without an event and without work, and the kernel has nothing more
@@ -207,8 +209,8 @@ TEST(poller, backend_is_there_or_named_absent)
 
 TEST(poller, auto_is_the_best_of_the_system)
 {
-    static const int order[] = {NETIO_BACKEND_EPOLL, NETIO_BACKEND_KQUEUE, NETIO_BACKEND_AFD,
-                                NETIO_BACKEND_WSAPOLL, NETIO_BACKEND_POLL, NETIO_BACKEND_SELECT};
+    static const int order[] = {NETIO_BACKEND_EPOLL,   NETIO_BACKEND_KQUEUE, NETIO_BACKEND_AFD,
+                                NETIO_BACKEND_WSAPOLL, NETIO_BACKEND_POLL,   NETIO_BACKEND_SELECT};
     netio_poller *p;
     size_t i = 0;
     while (!netio_backend_available(order[i])) i++;
@@ -824,8 +826,8 @@ TEST(poller, own_shutdown_reads_as_end)
     netio_poller_close(p);
 }
 
-// On Windows the third set of select, where failed connects show, shows urgent data too: a byte from
-// the peer must not keep this side awake for ever.
+// On Windows the third set of select, where failed connects show, shows urgent data too: a byte
+// from the peer must not keep this side awake for ever.
 TEST(poller, urgent_data_wakes_nobody)
 {
     for (unsigned interest = READ; interest <= WRITE; interest++) {
@@ -1390,13 +1392,15 @@ TEST(poller, growth_without_memory)
     static netio_socket s[COUNT];
     static int seen[COUNT];
     static netio_event e[COUNT];
+    // Each call is a trip to Wine's server, and a backend may allocate for each socket.
+    size_t count = test_under("wine") ? 40 : COUNT;
     bool failed = true;
-    for (int i = 0; i < COUNT; i++) s[i] = open_udp();
+    for (size_t i = 0; i < count; i++) s[i] = open_udp();
     for (long n = 1; failed; n++) {
         netio_poller *p = open_poller();
         failed = false;
         test_alloc_fail_at(n);
-        for (size_t i = 0; i < COUNT; i++) {
+        for (size_t i = 0; i < count; i++) {
             seen[i] = 0;
             int err = netio_poller_add(p, s[i], WRITE, &seen[i]);
             if (err == 0) continue;
@@ -1407,22 +1411,22 @@ TEST(poller, growth_without_memory)
             CHECK_ERR(NETIO_ENOENT, netio_poller_remove(p, s[i]));
             CHECK_OK(netio_poller_add(p, s[i], WRITE, &seen[i]));
         }
-        CHECK_EQ(COUNT, netio_poller_count(p));
-        ptrdiff_t got = netio_poller_wait(p, e, COUNT, LONG_MS);
+        CHECK_EQ(count, netio_poller_count(p));
+        ptrdiff_t got = netio_poller_wait(p, e, count, LONG_MS);
         if (got == NETIO_ENOMEM) {
             CHECK(!failed);
             failed = true;
-            got = netio_poller_wait(p, e, COUNT, LONG_MS);
+            got = netio_poller_wait(p, e, count, LONG_MS);
         }
         test_alloc_fail_at(0);
-        CHECK_EQ(COUNT, got);
-        for (size_t i = 0; i < COUNT; i++) ++*(int *)e[i].user;
-        for (size_t i = 0; i < COUNT; i++) CHECK_EQ(1, seen[i]);
-        for (size_t i = 0; i < COUNT; i++) CHECK_OK(netio_poller_remove(p, s[i]));
+        CHECK_EQ(count, got);
+        for (size_t i = 0; i < count; i++) ++*(int *)e[i].user;
+        for (size_t i = 0; i < count; i++) CHECK_EQ(1, seen[i]);
+        for (size_t i = 0; i < count; i++) CHECK_OK(netio_poller_remove(p, s[i]));
         netio_poller_close(p);
         CHECK(n < 200);
     }
-    for (int i = 0; i < COUNT; i++) CHECK_OK(netio_close(&s[i]));
+    for (size_t i = 0; i < count; i++) CHECK_OK(netio_close(&s[i]));
 }
 
 TEST(poller, warm_poller_allocates_nothing)
@@ -1934,7 +1938,8 @@ static void on_signal(int number)
     errno = saved;
 }
 
-// A signal each millisecond; 0: no more. Without SA_RESTART every call sees it.
+// A signal each `every_ms`; 0: no more. Without SA_RESTART every call sees it, and a wait that
+// began anew at each one would never end.
 static void storm(int first_ms, int every_ms)
 {
     struct sigaction sa;
@@ -1965,9 +1970,9 @@ TEST(poller, signal_storm_does_not_lengthen_the_wait)
     uint64_t one_took = test_ms() - start;
     storm(0, 0);
     CHECK_EQ(0, n);
-    CHECK_BETWEEN(200, 500, took);
+    CHECK_BETWEEN(200, 2200, took);
     CHECK_ERR(NETIO_ETIMEDOUT, one);
-    CHECK_BETWEEN(100, 400, one_took);
+    CHECK_BETWEEN(100, 2100, one_took);
     CHECK(signals > 5); // on a busy machine many fall together
     CHECK_OK(netio_poller_drop(p, &s));
     netio_poller_close(p);

@@ -329,6 +329,15 @@ static void set_slow(int ms)
     unlocked();
 }
 
+// Lets the lookups at the gate go, also those still to come.
+static void open_gate(bool open)
+{
+    locked();
+    os.gate_open = open;
+    tell_change();
+    unlocked();
+}
+
 // A detached thread gives no sign when it has ended: look until what it held is free.
 static void wait_freed(long blocks)
 {
@@ -754,15 +763,6 @@ TEST(resolve, an_answer_at_the_deadline_is_taken_or_freed)
     wait_freed(blocks);
 }
 
-// Lets the lookups at the gate go, also those still to come.
-static void open_gate(bool open)
-{
-    locked();
-    os.gate_open = open;
-    tell_change();
-    unlocked();
-}
-
 TEST(resolve, at_most_64_lookups_hang)
 {
     netio_addr out;
@@ -859,7 +859,7 @@ TEST(resolve, threads_may_ask_at_once)
 typedef struct own_resolver {
     const char *addrs[6]; // ends at NULL
     ptrdiff_t result;     // instead of the count, if not 0
-    int sleep_ms;
+    bool at_gate;         // wait there before answering
     int calls, ended;
     uint64_t thread;
     char host[64];
@@ -878,8 +878,8 @@ static ptrdiff_t own_resolve(void *user, const char *host, uint16_t port, netio_
     me->port = port;
     me->cap = cap;
     snprintf(me->host, sizeof me->host, "%s", host);
+    while (me->at_gate && !os.gate_open) wait_change();
     unlocked();
-    if (me->sleep_ms) test_sleep_ms(me->sleep_ms);
     for (; n < cap && n < 6 && me->addrs[n]; n++)
         if (netio_addr_parse(&out[n], me->addrs[n], strlen(me->addrs[n])) < 0) break;
     locked();
@@ -890,7 +890,7 @@ static ptrdiff_t own_resolve(void *user, const char *host, uint16_t port, netio_
 
 TEST(resolve, own_resolver_takes_the_systems_place)
 {
-    own_resolver own = {{"192.0.2.9:80", "[2001:db8::9]:80"}, 0, 0, 0, 0, 0, "", 0, 0};
+    own_resolver own = {{"192.0.2.9:80", "[2001:db8::9]:80"}, 0, false, 0, 0, 0, "", 0, 0};
     netio_resolve_opts opts = {0};
     long before = calls(), blocks = test_blocks();
     opts.resolver = own_resolve;
@@ -915,7 +915,7 @@ TEST(resolve, own_resolver_takes_the_systems_place)
 TEST(resolve, own_resolver_answers_are_put_in_order)
 {
     own_resolver own = {{"192.0.2.1:1", "192.0.2.2:1", "192.0.2.1:1", "[::ffff:192.0.2.2]:1",
-                         "[2001:db8::1]:1"}, 0, 0, 0, 0, 0, "", 0, 0};
+                         "[2001:db8::1]:1"}, 0, false, 0, 0, 0, "", 0, 0};
     netio_resolve_opts opts = {0};
     long blocks = test_blocks();
     opts.resolver = own_resolve;
@@ -928,7 +928,7 @@ TEST(resolve, own_resolver_answers_are_put_in_order)
 
 TEST(resolve, own_resolver_errors_and_lies_are_contained)
 {
-    own_resolver own = {{NULL}, 0, 0, 0, 0, 0, "", 0, 0};
+    own_resolver own = {{NULL}, 0, false, 0, 0, 0, "", 0, 0};
     netio_resolve_opts opts = {0};
     netio_addr out[NETIO_RESOLVE_MAX + 1], untouched;
     static const ptrdiff_t lies[] = {2, NETIO_RESOLVE_MAX, NETIO_RESOLVE_MAX + 1, PTRDIFF_MAX};
@@ -966,11 +966,14 @@ TEST(resolve, own_resolver_may_outlive_the_call)
     need_threads();
     memset(&own, 0, sizeof own);
     own.addrs[0] = "192.0.2.1:1";
-    own.sleep_ms = 300;
+    own.at_gate = true;
+    open_gate(false);
     opts.resolver = own_resolve;
     opts.resolver_user = &own;
     CHECK_ERR(NETIO_ETIMEDOUT, netio_resolve("any.name:1", &out, 1, &opts, 30));
     CHECK_BETWEEN(29, 5000, test_ms() - start);
+    CHECK(test_blocks() > blocks); // the thread still has what it works on
+    open_gate(true);
     wait_freed(blocks);
     locked();
     CHECK_EQ(own.calls, own.ended);
@@ -1053,9 +1056,10 @@ TEST(resolve, connect_shares_one_deadline_with_the_lookup)
     long blocks = test_blocks();
     uint64_t start;
     need_threads();
-    set_slow(300);
+    open_gate(false);
     start = test_ms();
-    CHECK_ERR(NETIO_ETIMEDOUT, netio_connect(&s, "slow.test:80", NULL, 50));
+    CHECK_ERR(NETIO_ETIMEDOUT, netio_connect(&s, "gate.test:80", NULL, 50));
+    open_gate(true);
     CHECK_BETWEEN(49, 5000, test_ms() - start);
     CHECK(s == NETIO_INVALID_SOCKET);
     wait_freed(blocks);

@@ -9,7 +9,7 @@
 #define COMMON_H
 
 #ifndef _GNU_SOURCE
-#  define _GNU_SOURCE
+#define _GNU_SOURCE
 #endif
 #include <arpa/inet.h>
 #include <errno.h>
@@ -26,8 +26,8 @@
 #include <unistd.h>
 
 #define BACKLOG 4096
-#define RBUF    (64 * 1024)
-#define MAXFD   20000
+#define RBUF (64 * 1024)
+#define MAXFD 20000
 
 enum mode { ECHO_, SINK, SOURCE, FAN, UDP }; // termios.h has an ECHO
 

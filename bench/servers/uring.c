@@ -13,7 +13,7 @@
 #include <liburing.h>
 
 #ifndef IORING_RECVSEND_BUNDLE
-#  define IORING_RECVSEND_BUNDLE (1U << 4)
+#define IORING_RECVSEND_BUNDLE (1U << 4)
 #endif
 
 // What a completion belongs to travels in its user_data: operation, descriptor, buffer.

@@ -98,8 +98,10 @@ all $all
 all-and-backends $all $backends
 T
 
-# A poller without any backend is one that cannot be opened.
-try "no backend: C99" "$cc" -std=c99 $warnings $backends -I"$root" "$work/main.c" -o "$work/a" -pthread
+# A poller without any backend makes no sense.
+deny "no backend" "$cc" $backends -I"$root" "$work/main.c" -o "$work/a" -pthread
+try "no backend: netio.h says so" grep -q 'netio\.h:.*error: .*NETIO_NO_POLLER' "$work/errors"
+try "no backend: and nothing else" [ "$(grep -c 'error:' "$work/errors")" = 1 ]
 
 while read -r switch call; do
     printf '#include "netio.h"\nint main(void) { %s; return 0; }\n' "$call" >"$work/use.c"

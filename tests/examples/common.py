@@ -121,7 +121,10 @@ class Run:
     def collect(self, stream, into):
         def body():
             while True:
-                data = os.read(stream.fileno(), 1 << 16)
+                try:
+                    data = os.read(stream.fileno(), 1 << 16)
+                except (OSError, ValueError):  # a child of it kept the pipe open; nobody cares now
+                    data = b""
                 with self.changed:
                     into.extend(data)
                     self.changed.notify_all()

@@ -275,7 +275,8 @@ void test_check_err(const char *file, int line, const char *text, ptrdiff_t want
 
 void test_check_str(const char *file, int line, const char *text, const char *want, const char *got)
 {
-    if (strcmp(want, got) != 0) test_fail(file, line, "%s: want \"%s\", got \"%s\"", text, want, got);
+    if (strcmp(want, got) != 0)
+        test_fail(file, line, "%s: want \"%s\", got \"%s\"", text, want, got);
 }
 
 void test_check_mem(const char *file, int line, const char *text, const void *want, const void *got,
@@ -428,8 +429,8 @@ void test_tcp_pair(netio_socket *client, netio_socket *server)
 
 static bool run_one(const test_case *t)
 {
-    int fds = test_descriptors();
-    long blocks = test_blocks();
+    volatile int fds = test_descriptors(); // they live on past longjmp
+    volatile long blocks = test_blocks();
     g.failed = g.skipped = false;
     memset(g.ops, 0, sizeof g.ops);
     printf("  %s\n", t->name);

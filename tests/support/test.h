@@ -56,7 +56,8 @@ void test_fail(const char *file, int line, const char *format, ...);
 void test_skip(const char *format, ...);
 void test_check_eq(const char *file, int line, const char *text, long long want, long long got);
 void test_check_err(const char *file, int line, const char *text, ptrdiff_t want, ptrdiff_t got);
-void test_check_str(const char *file, int line, const char *text, const char *want, const char *got);
+void test_check_str(const char *file, int line, const char *text, const char *want,
+                    const char *got);
 void test_check_mem(const char *file, int line, const char *text, const void *want, const void *got,
                     size_t len);
 void test_check_between(const char *file, int line, const char *text, long long low, long long high,
@@ -64,11 +65,11 @@ void test_check_between(const char *file, int line, const char *text, long long 
 
 // --- around the tests --------------------------------------------------------------------------
 
-int test_backend(void);             // NETIO_BACKEND_* of --backend; AUTO if not given
-bool test_under(const char *what);  // "wine", "qemu", "valgrind", "sanitizer": where we run
-uint64_t test_ms(void);             // monotonic, from a clock that is not netio's
-void test_sleep_ms(int ms);         // only to be late on purpose, never to wait for something
-uint64_t test_cpu_ms(void);         // user and system time of this process
+int test_backend(void);            // NETIO_BACKEND_* of --backend; AUTO if not given
+bool test_under(const char *what); // "wine", "qemu", "valgrind", "sanitizer": where we run
+uint64_t test_ms(void);            // monotonic, from a clock that is not netio's
+void test_sleep_ms(int ms);        // only to be late on purpose, never to wait for something
+uint64_t test_cpu_ms(void);        // user and system time of this process
 
 typedef struct test_thread {
     void *handle;
@@ -80,9 +81,9 @@ typedef struct test_thread {
 void test_thread_start(test_thread *t, void (*run)(void *arg), void *arg);
 void test_thread_join(test_thread *t);
 
-int test_descriptors(void); // open ones of this process; 0 where it cannot be told
-long test_blocks(void);     // blocks from NETIO_MALLOC that were not freed
-long test_allocs(void);     // calls of NETIO_MALLOC and NETIO_REALLOC so far
+int test_descriptors(void);      // open ones of this process; 0 where it cannot be told
+long test_blocks(void);          // blocks from NETIO_MALLOC that were not freed
+long test_allocs(void);          // calls of NETIO_MALLOC and NETIO_REALLOC so far
 void test_alloc_fail_at(long n); // the n-th allocation from now on fails, once; 0: none
 
 // Operations seen by NETIO_ON_OP since the test began, by NETIO_OP_*.

@@ -45,6 +45,7 @@ util-linux                   unshare                          namespaces without
 procps                       ps                               looking at processes
 socat                        socat                            the other end of the wire
 ncat                         ncat                             the other end of the wire
+netcat-openbsd               nc                               the other end of the wire
 T
 }
 
