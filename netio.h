@@ -807,8 +807,8 @@ NETIO_API const char *netio_tcp_state_name(int state); // "ESTABLISHED"; "" if u
 // dropped; no wait spins on it. (Windows cannot always tell a closed socket from one that took over
 // its number: there the rule has no net under it.)
 //
-// Add, modify and remove take constant time. Memory: at most 64 bytes for each registration; with
-// AFD about 150.
+// Add, modify and remove take constant time. Memory: at most 64 bytes for each registration that
+// there has been at once; with AFD about 150.
 //================================================================================================
 
 typedef struct netio_poller netio_poller;
@@ -4939,7 +4939,9 @@ static int netio__set_share_group(netio_socket s)
 #else
 static int netio__set_share_group(netio_socket s)
 {
-    return netio__set_int(s, SOL_SOCKET, SO_REUSEADDR, 1);
+    int err = netio__set_int(s, SOL_SOCKET, SO_REUSEADDR, 1);
+    if (err == 0) netio__os_own_groups(s);
+    return err;
 }
 #endif
 static void netio__os_quiet_datagrams(netio_socket s)
@@ -7632,7 +7634,8 @@ static void netio__poller_woken(netio_poller *p)
 // >>select.c                                                             poller: POSIX select(2)
 //
 // Own bit sets, as long as the highest descriptor needs: FD_SET would write outside its 1,024 bits.
-// The sets that are asked for stand first in one block, the copies for the call behind them.
+// The sets that are asked for stand first in one block, the copies for the call behind them. Each
+// report costs an fstat, which tells a registered socket from one that took over its number.
 //================================================================================================
 
 #if NETIO__APPLE || NETIO__NETBSD
@@ -7767,7 +7770,7 @@ static const netio__poller_ops netio__select_ops = {
 // >>poll.c                                                                 poller: POSIX poll(2)
 //
 // The array for the call has the wake at its beginning and then one entry for each slot in
-// p->watch, in the same order.
+// p->watch, in the same order. Each report costs an fstat, as with >>select.
 //================================================================================================
 
 static struct pollfd *netio__poll_fds(netio_poller *p) { return (struct pollfd *)p->set; }
@@ -7821,9 +7824,11 @@ static ptrdiff_t netio__poll_wait(netio_poller *p, netio_event *out, size_t cap,
         ready--;
     }
     // From another place each time, so that with a small `cap` all get their turn.
+    uint32_t at = count ? p->turn % count : 0;
     for (uint32_t i = 0; ready > 0 && i < count && n < cap; i++) {
-        uint32_t at = (p->turn + i) % count, slot = p->watch[at];
+        uint32_t slot = p->watch[at];
         unsigned revents = (unsigned)(unsigned short)fds[at + 1].revents;
+        at = at + 1 < count ? at + 1 : 0;
         if (!revents) continue;
         ready--;
         // A stranger may have taken over the number of a socket that was closed without remove.
@@ -7831,7 +7836,7 @@ static ptrdiff_t netio__poll_wait(netio_poller *p, netio_event *out, size_t cap,
         else
             n += netio__poller_report(p, slot, netio__os_poll_got(revents, NETIO__INTEREST),
                                       &out[n]);
-        if (n == cap) p->turn = (at + 1) % count;
+        if (n == cap) p->turn = at;
     }
     for (uint32_t i = p->watch_count; dead && i-- > 0;) {
         unsigned revents = (unsigned)(unsigned short)fds[i + 1].revents;

@@ -450,7 +450,7 @@ static void cost_of_segments(void)
 
 // --- sendfile ------------------------------------------------------------------------------------
 
-enum { CHUNK = 64 << 20, PIECE = 64 << 10 };
+enum { CHUNK = 64 << 20, CHUNKS = 16, PIECE = 64 << 10 };
 
 // Reads what comes on a connection and answers a byte after each CHUNK, until the end.
 static void sink_process(int listener)
@@ -488,10 +488,10 @@ static void sink_process(int listener)
     _exit(0);
 }
 
-static void file_by_copy(int fd, int file)
+static void file_by_copy(int fd, int file, off_t off)
 {
     static char buf[PIECE];
-    lseek(file, 0, SEEK_SET);
+    lseek(file, off, SEEK_SET);
     for (size_t sent = 0; sent < CHUNK;) {
         ssize_t n = read(file, buf, sizeof buf);
         if (n <= 0) die("read");
@@ -504,24 +504,24 @@ static void file_by_copy(int fd, int file)
     }
 }
 
-static void file_by_sendfile(int fd, int file)
+static void file_by_sendfile(int fd, int file, off_t off)
 {
-    off_t at = 0;
-    while (at < CHUNK) {
-        if (sendfile(fd, file, &at, (size_t)(CHUNK - at)) <= 0) die("sendfile");
+    off_t end = off + CHUNK;
+    while (off < end) {
+        if (sendfile(fd, file, &off, (size_t)(end - off)) <= 0) die("sendfile");
     }
 }
 
-static void file_by_netio(int fd, int file)
+static void file_by_netio(int fd, int file, off_t off)
 {
-    must("netio_sendfile", netio_sendfile(fd, file, 0, CHUNK, NULL, -1));
+    must("netio_sendfile", netio_sendfile(fd, file, (uint64_t)off, CHUNK, NULL, -1));
 }
 
 static int make_file(void)
 {
     FILE *f = tmpfile();
     if (!f) die("tmpfile");
-    for (size_t at = 0; at < CHUNK; at += sizeof pattern) {
+    for (size_t at = 0; at < (size_t)CHUNK * CHUNKS; at += sizeof pattern) {
         if (fwrite(pattern, 1, sizeof pattern, f) != sizeof pattern) die("fwrite");
     }
     if (fflush(f) != 0) die("fflush");
@@ -530,7 +530,7 @@ static int make_file(void)
 
 static void cost_of_sendfile(void)
 {
-    static void (*const ways[])(int, int) = {file_by_copy, file_by_sendfile, file_by_netio};
+    static void (*const ways[])(int, int, off_t) = {file_by_copy, file_by_sendfile, file_by_netio};
     static const char *const names[] = {"read, send, 64 KiB at a time", "sendfile",
                                         "netio_sendfile"};
     netio_socket listener, by_netio, by_hand;
@@ -556,7 +556,7 @@ static void cost_of_sendfile(void)
             char answer;
             int kind = turn(r < 0 ? 0 : r, k, 3), fd = kind == 2 ? by_netio : by_hand;
             double t0 = clock_ns(CLOCK_THREAD_CPUTIME_ID);
-            ways[kind](fd, file);
+            ways[kind](fd, file, (off_t)((r + 1 + 5 * kind) % CHUNKS) * CHUNK);
             double t1 = clock_ns(CLOCK_THREAD_CPUTIME_ID);
             must("answer", netio_recv(fd, &answer, 1, 20000));
             if (r >= 0) found[kind][r] = t1 - t0;
