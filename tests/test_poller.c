@@ -1040,6 +1040,31 @@ TEST(poller, thousand_sockets)
     netio_poller_close(p);
 }
 
+TEST(poller, five_thousand_sockets)
+{
+    enum { COUNT = 5000 };
+    static netio_socket s[COUNT];
+    static char which[COUNT];
+    netio_event e[8];
+    int count = 0;
+    if (!enough_descriptors(COUNT + 200)) SKIP("fewer than %d descriptors allowed", COUNT + 200);
+    netio_poller *p = open_poller();
+    for (; count < COUNT; count++) { // Wine's server has a limit of its own
+        if (netio_bind(&s[count], "127.0.0.1:0", NULL) < 0) break;
+        CHECK_OK(netio_poller_add(p, s[count], READ, &which[count]));
+    }
+    CHECK_EQ(count, netio_poller_count(p));
+    for (int i = 0; i < count; i += count / 7 + 1) { // one after another, from all over the set
+        poke(s[i]);
+        CHECK_EQ(READ, one_event(p, s[i], &which[i]));
+        unpoke(s[i]);
+    }
+    CHECK_EQ(0, wait_events(p, e, 8, 0));
+    for (int i = 0; i < count; i++) CHECK_OK(netio_poller_drop(p, &s[i]));
+    netio_poller_close(p);
+    if (count < COUNT) SKIP("the system gave %d sockets", count);
+}
+
 TEST(poller, more_ready_than_one_wait_holds)
 {
     enum { COUNT = 600 };
@@ -2167,13 +2192,14 @@ TEST_MAIN("poller", T(poller, backends_have_names), T(poller, backend_is_there_o
           T(poller, datagrams_are_readable_also_empty_ones),
           T(poller, refused_datagram_arrives_as_armed), T(poller, pairs_of_every_type),
           T(poller, unix_listener_and_client), T(poller, thousand_sockets),
-          T(poller, more_ready_than_one_wait_holds), T(poller, cap_of_one_starves_nobody),
-          T(poller, random_operations_agree_with_a_model), T(poller, waits_no_shorter_than_asked),
-          T(poller, no_limit_waits_until_something_comes), T(poller, idle_costs_no_cpu),
-          T(poller, wake_before_the_wait_ends_it), T(poller, wake_from_a_thread_ends_the_wait),
-          T(poller, wake_takes_no_event_away), T(poller, ten_thousand_wakes_from_four_threads),
-          T(poller, open_without_memory), T(poller, growth_without_memory),
-          T(poller, warm_poller_allocates_nothing), T(poller, closed_without_remove_is_silent),
-          T(poller, many_closed_without_remove), POSIX_TESTS T(wait, refuses_what_makes_no_sense),
-          T(wait, readable_when_data_comes), T(wait, times_out_no_earlier_than_asked),
-          T(wait, end_and_reset_make_ready), T(wait, failed_connect_makes_ready))
+          T(poller, five_thousand_sockets), T(poller, more_ready_than_one_wait_holds),
+          T(poller, cap_of_one_starves_nobody), T(poller, random_operations_agree_with_a_model),
+          T(poller, waits_no_shorter_than_asked), T(poller, no_limit_waits_until_something_comes),
+          T(poller, idle_costs_no_cpu), T(poller, wake_before_the_wait_ends_it),
+          T(poller, wake_from_a_thread_ends_the_wait), T(poller, wake_takes_no_event_away),
+          T(poller, ten_thousand_wakes_from_four_threads), T(poller, open_without_memory),
+          T(poller, growth_without_memory), T(poller, warm_poller_allocates_nothing),
+          T(poller, closed_without_remove_is_silent), T(poller, many_closed_without_remove),
+          POSIX_TESTS T(wait, refuses_what_makes_no_sense), T(wait, readable_when_data_comes),
+          T(wait, times_out_no_earlier_than_asked), T(wait, end_and_reset_make_ready),
+          T(wait, failed_connect_makes_ready))
