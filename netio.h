@@ -6430,10 +6430,13 @@ NETIO_API ptrdiff_t netio_recv_fds(netio_socket s, void *buf, size_t cap, netio_
 
 NETIO_API int netio_peer_cred(netio_socket s, netio_cred *out)
 {
+    netio_cred cred;
     if (!out) return NETIO_EINVAL;
     int err = netio__check_unix(s);
     if (err < 0) return err == NETIO_EINVAL ? (int)NETIO_ENOTSUP : err;
-    return netio__os_peer_cred(s, out);
+    err = netio__os_peer_cred(s, &cred);
+    if (err == 0) *out = cred;
+    return err;
 }
 #endif // NETIO__HAS_UNIX
 

@@ -452,40 +452,30 @@ static void cost_of_segments(void)
 
 enum { CHUNK = 64 << 20, CHUNKS = 16, PIECE = 64 << 10 };
 
-// Reads what comes on a connection and answers a byte after each CHUNK, until the end.
+// The other end of one connection answers a byte after each CHUNK, until the end. It drops what
+// comes without copying it (MSG_TRUNC) and asks to be woken rarely (SO_RCVLOWAT): on the loopback
+// the sender would else pay for waking it and share the memory's bandwidth with it.
 static void sink_process(int listener)
 {
-    static char buf[256 << 10];
+    enum { WANT = 512 << 10 };
+
     cpu_set_t cores;
     CPU_ZERO(&cores);
     CPU_SET((size_t)other_core, &cores);
     sched_setaffinity(0, sizeof cores, &cores);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    struct {
-        int fd;
-        size_t got;
-    } c[2];
-    int ep = epoll_create1(EPOLL_CLOEXEC), open = 2;
-    for (int i = 0; i < 2; i++) {
-        struct epoll_event e = {.events = EPOLLIN, .data = {.u32 = (uint32_t)i}};
-        c[i].fd = accept(listener, NULL, NULL);
-        c[i].got = 0;
-        if (c[i].fd < 0 || epoll_ctl(ep, EPOLL_CTL_ADD, c[i].fd, &e) < 0) die("sink");
+    fcntl(listener, F_SETFL, 0); // netio's listener does not block, accept here is to
+    int fd = accept(listener, NULL, NULL);
+    if (fd < 0) die("accept");
+    for (size_t left = CHUNK;;) {
+        set(fd, SOL_SOCKET, SO_RCVLOWAT, left < WANT ? (int)left : WANT);
+        ssize_t n = recv(fd, NULL, left, MSG_TRUNC);
+        if (n <= 0) _exit(n < 0);
+        left -= (size_t)n;
+        if (left > 0) continue;
+        if (send(fd, "", 1, 0) != 1) die("answer");
+        left = CHUNK;
     }
-    while (open > 0) {
-        struct epoll_event e;
-        if (epoll_wait(ep, &e, 1, -1) != 1) continue;
-        uint32_t i = e.data.u32;
-        ssize_t n = recv(c[i].fd, buf, sizeof buf, 0);
-        if (n <= 0) {
-            epoll_ctl(ep, EPOLL_CTL_DEL, c[i].fd, NULL);
-            open--;
-            continue;
-        }
-        c[i].got += (size_t)n;
-        if (c[i].got == CHUNK && send(c[i].fd, "", 1, 0) == 1) c[i].got = 0;
-    }
-    _exit(0);
 }
 
 static void file_by_copy(int fd, int file, off_t off)
@@ -540,13 +530,10 @@ static void cost_of_sendfile(void)
     must("listen", netio_listen(&listener, "127.0.0.1:0", NULL));
     must("address", netio_local_addr(listener, &local));
     must("address", netio_addr_format(&local, text, sizeof text));
-    set(listener, SOL_SOCKET, SO_REUSEADDR, 1);
-    pid_t child = fork();
-    if (child < 0) die("fork");
-    if (child == 0) {
-        // netio's listener does not block, accept here does.
-        if (fcntl(listener, F_SETFL, 0) < 0) die("fcntl");
-        sink_process(listener);
+    for (int i = 0; i < 2; i++) {
+        pid_t child = fork();
+        if (child < 0) die("fork");
+        if (child == 0) sink_process(listener);
     }
     must("connect", netio_connect(&by_netio, text, NULL, 5000));
     by_hand = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -564,7 +551,9 @@ static void cost_of_sendfile(void)
     }
     netio_close(&by_netio);
     close(by_hand);
-    waitpid(child, NULL, 0);
+    for (int i = 0; i < 2; i++) {
+        wait(NULL);
+    }
     printf("| calls | CPU ms/GiB | ratio | to sendfile |\n|---|---|---|---|\n");
     for (int k = 0; k < 3; k++) {
         printf("| %s | %.0f | %.3f | %.3f |\n", names[k],

@@ -1,6 +1,7 @@
 #!/bin/sh
 # The code in README.md works as it is printed: every ```c block compiles, programs link with one
-# plain compiler line as C and as C++, and those marked <!-- run --> run. See extract-blocks.awk.
+# plain compiler line as C and as C++, and those marked <!-- run --> run. See extract-blocks.awk. What
+# it names is there, its table of options is netio.h's, its figure of the object's size is true.
 #
 #     readme.sh C-COMPILER C++-COMPILER
 . "$(dirname "$0")/../tools/check.sh"
@@ -49,4 +50,23 @@ for block in "$work"/[0-9]*.c; do
         ;;
     esac
 done
+
+if command -v python3 >/dev/null 2>&1; then
+    try "what it names is there" python3 -B "$root/tests/tools/readme_names.py"
+    try "the table of options" env CC="$cc" python3 -B "$root/tests/tools/option_table.py" --check
+    grep '^skipped:' "$work/log"
+else
+    echo "skipped: no python3 to look at what README.md names"
+fi
+
+# The figure is gcc's on x86-64; it may be 10 % off before somebody has to write a new one.
+if [ "$(uname -sm)" = "Linux x86_64" ] && "$cc" --version 2>/dev/null | grep -q 'Free Software' &&
+    command -v size >/dev/null 2>&1; then
+    said=$(sed -nE 's/.*about ([0-9]+) KiB at -Os.*/\1/p' "$root/README.md")
+    "$cc" -std=c99 -Os -DNETIO_IMPLEMENTATION -I"$root" -c "$root/tests/compile/header.c" \
+        -o "$work/o"
+    kib=$(size "$work/o" | awk 'NR == 2 { printf "%d", ($1 + $2 + $3) / 1024 + 0.5 }')
+    try "the object is about ${said:-no} KiB (it is $kib)" \
+        [ "$((kib * 10))" -le "$((${said:-0} * 11))" -a "$((kib * 10))" -ge "$((${said:-0} * 9))" ]
+fi
 finish
