@@ -54,15 +54,16 @@ THREADS  Different sockets: any threads. One socket: one thread may receive whil
 senders, or two receivers, need a lock of yours. A poller: one thread, but for netio_poller_wake.
 
 OWNERSHIP  borrows: during the call. copies: before returning. takes: netio's if the call succeeds,
-else still yours. lends: until the next call. gives: yours; the comment says what frees it.
+else still yours. lends: until the next call on the
+same object. gives: yours; the comment says what frees it.
 
 OPTIONS STRUCTS  `= {0}` in C, `= {}` in C++ is the usual, safe choice in every field; what 0 means
 is written beside it.
 
 SIGNALS, PROCESSES  No signal handler is touched and no SIGPIPE reaches the program. EINTR is
 retried within the deadline. Every descriptor is close-on-exec from birth, atomically where the OS
-can (not on macOS). There is no init call: Winsock is started by the first call that needs it. netio
-reads no environment variable.
+can (not on macOS; not sockets that Windows accepted). There is no init call: Winsock is started by
+the first call that needs it. netio reads no environment variable.
 
 SWITCHES  define before including, the same in every file
     NETIO_STATIC            with NETIO_IMPLEMENTATION: a private copy, every function static
@@ -270,7 +271,8 @@ NETIO_API uint64_t netio_now_us(void);
 //     int64_t by = netio_deadline(5000);
 //     err = netio_send_all(s, req, n, NULL, netio_deadline_left(by));
 // netio_deadline(-1) never comes. left() is the timeout_ms still to go, rounded up: 0 past it, -1
-// for never.
+// for never. A call that begins past it tries once without waiting: NETIO_EAGAIN then says that
+// time is over.
 NETIO_API int64_t netio_deadline(int timeout_ms);
 NETIO_API int netio_deadline_left(int64_t deadline);
 
@@ -303,7 +305,7 @@ enum {
 //
 // Returns  0; NETIO_EINVAL (leading zeros, trailing bytes, no port, port over 65535, NUL inside),
 //          NETIO_ENAMETOOLONG (path does not fit sun_path), NETIO_ENODEV (no interface of the
-//          zone's name), NETIO_ENOTSUP ("unix:" with NETIO_NO_UNIX; "unix:@" but on Linux).
+//          zone's name), NETIO_ENOTSUP ("unix:" with NETIO_NO_UNIX; "unix:@" on others than Linux).
 //          On error `*out` is untouched.
 // See      RFC 4291 section 2.2, RFC 4007 section 11 (zones), unix(7)
 NETIO_API int netio_addr_parse(netio_addr *out, const char *text, size_t len);
@@ -414,7 +416,8 @@ typedef struct netio_interface { // one for each address of an interface
     uint8_t prefix_bits;  // of the subnet
 } netio_interface;
 
-// The addresses of this machine. Returns how many there are, even above `cap`; 0 if there are none.
+// The addresses of this machine. Returns how many there are, even above `cap`; 0 if there are none;
+// NETIO_EINVAL, NETIO_ENOMEM, NETIO_EMFILE.
 // (The OS's call uses the heap, and on Windows NETIO_MALLOC.)
 NETIO_API ptrdiff_t netio_interfaces(netio_interface *out, size_t cap);
 
@@ -456,9 +459,10 @@ typedef struct netio_socket_opts {
     int type;                    // NETIO_STREAM...; 0: stream for listen and connect, else datagram
     int family;                  // NETIO_IPV4, NETIO_IPV6 only; 0: both
     int backlog;                 // listen: clients the kernel may queue; 0: 1024. The OS has a cap
-    int unix_mode;               // permissions of the socket file; 0: as the umask says
+    int unix_mode;               // permissions of the socket file; 0: as the umask says. Windows:
+                                 // NETIO_ENOTSUP
     bool balance;                // listen, bind: one port for several sockets, the kernel balances;
-                                 // NETIO_ENOTSUP where it does not (but Linux, FreeBSD)
+                                 // NETIO_ENOTSUP where it does not: all but Linux and FreeBSD
     bool exclusive;              // Windows: nobody else may bind it, and a restart may have to wait
                                  // for old connections; nothing elsewhere, where that is the rule
     bool share_group;            // bind: several receivers of one multicast group on this machine
@@ -467,8 +471,8 @@ typedef struct netio_socket_opts {
     const char *local;           // connect: "addr:port" to come from; NULL: the OS chooses
     const char *const *fallback; // connect: more "host:port" to try; NULL: none
     size_t fallback_count;
-    int stagger_ms; // connect: head start of each address (RFC 8305); 0: 250
-    netio_resolve_opts resolve;
+    int stagger_ms;                // connect: head start of each address (RFC 8305); 0: 250
+    netio_resolve_opts resolve;    // connect: how the name is looked up
     const netio_setting *settings; // further options, in order; NULL: none
     size_t setting_count;
     netio_error *errors; // connect: on failure [0] the verdict, then one per attempt
@@ -494,17 +498,18 @@ NETIO_API int netio_bind(netio_socket *out, const char *address, const netio_soc
 // At most NETIO_RESOLVE_MAX addresses are tried, those of `fallback` included. An any-address means
 // this machine. With opts->type NETIO_DGRAM: a datagram socket that talks to this peer alone.
 //
-// Returns  0; NETIO_ETIMEDOUT (also if some timed out and the others failed), else the most
-//          telling error of the attempts (see opts->errors); as netio_resolve.
+// Returns  0; NETIO_ETIMEDOUT (also if some timed out and the others failed), NETIO_EAGAIN
+//          (timeout_ms 0 and not at once: see netio_connect_start), else the most telling error
+//          of the attempts (see opts->errors); as netio_resolve.
 // See      RFC 8305 sections 4 and 5
 NETIO_API int netio_connect(netio_socket *out, const char *address, const netio_socket_opts *opts,
                             int timeout_ms);
 
 // The same by hand for one address: start, wait until writable, finish. opts->local, type, settings
 // and inheritable count.
-// Returns 0 when connected; start: NETIO_EINPROGRESS, NETIO_EAGAIN (Unix: the peer's backlog is
-// full, there is no socket; try again later); finish: NETIO_EAGAIN, NETIO_ETIMEDOUT,
-// NETIO_ECONNREFUSED... The socket stays yours to close.
+// Returns  0 when connected; start: NETIO_EINPROGRESS; NETIO_EAGAIN (Unix: the peer's backlog is
+//          full; try again later) and all others leave no socket. finish: NETIO_EAGAIN,
+//          NETIO_ETIMEDOUT, NETIO_ECONNREFUSED...; the socket stays yours to close.
 NETIO_API int netio_connect_start(netio_socket *out, const netio_addr *a,
                                   const netio_socket_opts *opts);
 NETIO_API int netio_connect_finish(netio_socket s, int timeout_ms);
@@ -522,7 +527,8 @@ NETIO_API int netio_accept(netio_socket *out, netio_socket listener, netio_addr 
 NETIO_API int netio_pair(netio_socket out[2], int type);
 
 // Take a socket made elsewhere: from now on it is in the OS's non-blocking mode, which its
-// duplicates share. release puts back what adopt found (Windows: it stays non-blocking).
+// duplicates share. release puts back what adopt found (Windows: it stays non-blocking); `found`
+// may be NULL.
 // Returns 0; NETIO_EBADF, NETIO_ENOTSOCK (Windows: NETIO_EBADF).
 NETIO_API int netio_adopt(netio_socket s, unsigned *found);
 NETIO_API int netio_release(netio_socket s, unsigned found);
@@ -533,19 +539,19 @@ NETIO_API int netio_release(netio_socket s, unsigned found);
 NETIO_API int netio_open(netio_socket *out, int os_family, int os_type, int os_protocol);
 
 // Close at once; what the OS already took is still sent, but received bytes that were not read
-// make TCP reset the peer: see netio_close_gracefully. `*s` becomes NETIO_INVALID_SOCKET; closing
-// that is NETIO_EBADF. Returns 0.
+// make TCP reset the peer: see netio_close_gracefully. `*s` becomes NETIO_INVALID_SOCKET.
+// Returns 0; NETIO_EBADF (the invalid value, or a number that is not open).
 NETIO_API int netio_close(netio_socket *s);
 
 // Shut down, discard what the peer still sends until its end (at most `max` bytes), close: nothing
 // that was sent gets lost. Returns 0; NETIO_ETIMEDOUT, NETIO_EMSGSIZE. The socket is closed anyway.
 NETIO_API int netio_close_gracefully(netio_socket *s, size_t max, int timeout_ms);
 
-NETIO_API int netio_abort(netio_socket *s);            // close with RST; datagram: NETIO_ENOTSUP
+NETIO_API int netio_abort(netio_socket *s); // close with RST; datagram: NETIO_ENOTSUP, still open
 NETIO_API int netio_shutdown(netio_socket s, int how); // NETIO_SHUT_*; again: 0; NETIO_ENOTCONN
-NETIO_API int netio_local_addr(netio_socket s, netio_addr *out);
-NETIO_API int netio_peer_addr(netio_socket s, netio_addr *out); // NETIO_ENOTCONN
-NETIO_API int netio_set_inheritable(netio_socket s, bool on);   // by child processes
+NETIO_API int netio_local_addr(netio_socket s, netio_addr *out); // unbound: any, port 0
+NETIO_API int netio_peer_addr(netio_socket s, netio_addr *out);  // NETIO_ENOTCONN
+NETIO_API int netio_set_inheritable(netio_socket s, bool on);    // by child processes
 
 // Wait until one socket is ready: `events` of NETIO_EV_READ, NETIO_EV_WRITE. An error or the end of
 // the stream makes it ready for whichever was asked: call and find out.
@@ -562,8 +568,9 @@ NETIO_API ptrdiff_t netio_recv(netio_socket s, void *buf, size_t cap, int timeou
 NETIO_API ptrdiff_t netio_peek(netio_socket s, void *buf, size_t cap, int timeout_ms);
 NETIO_API ptrdiff_t netio_send(netio_socket s, const void *data, size_t len, int timeout_ms);
 
-// The same over pieces: any number on streams, 64 a system call; a datagram or record goes in one
-// call or not at all (more than 64 pieces: NETIO_EMSGSIZE, nothing sent).
+// The same over pieces: any number on streams, 64 a system call (recvv fills at most 64 a call); a
+// datagram or record goes in one call or not at all (more than 64 pieces: NETIO_EMSGSIZE, nothing
+// sent).
 NETIO_API ptrdiff_t netio_recvv(netio_socket s, const netio_room *rooms, size_t count,
                                 int timeout_ms);
 NETIO_API ptrdiff_t netio_sendv(netio_socket s, const netio_buf *bufs, size_t count,
@@ -601,16 +608,19 @@ typedef struct netio_datagram {
     void *data;       // only read when sending
     size_t len;       // bytes in use
     size_t cap;       // receiving: room
-    size_t full;      // received: true length; cut to `cap` if more (Linux; else cap + 1 then)
+    size_t full;      // received: true length, more than `cap` if it was cut (then Linux tells it,
+                      // elsewhere cap + 1)
     netio_addr peer;  // who sent it, or whom to send it to; zero: the connected peer
     netio_addr local; // RECV_LOCAL: where it was sent to, port 0; to send: source, or zero
     uint32_t ifindex; // RECV_LOCAL: the interface it came by; to send: way out, or 0
     uint32_t segment; // RECV_SEGMENTS: several datagrams lie in `data`, each of this size, the last
                       // perhaps shorter; to send: cut `data` into such (at most 64). 0: one
-    uint64_t time_ns; // RECV_TIME: when it arrived, on the wall clock, since 1970
-    uint8_t ttl;      // RECV_TTL: hops left
-    uint8_t tos;      // RECV_TOS: traffic class with its ECN bits
-    bool truncated;   // did not fit into `cap`
+    uint64_t
+        time_ns;    // RECV_TIME: when it arrived, on the wall clock, since 1970. This, ttl and tos
+                    // are not looked at when sending
+    uint8_t ttl;    // RECV_TTL: hops left
+    uint8_t tos;    // RECV_TOS: traffic class with its ECN bits
+    bool truncated; // did not fit into `cap`
 } netio_datagram;
 
 // Many datagrams in one system call where the OS has it (Linux; 64 a call), else one each. Set
@@ -626,13 +636,13 @@ NETIO_API ptrdiff_t netio_recv_batch(netio_socket s, netio_datagram *msgs, size_
 NETIO_API ptrdiff_t netio_send_batch(netio_socket s, const netio_datagram *msgs, size_t count,
                                      int timeout_ms);
 
-// Multicast membership on interface number `ifindex` (0: the OS chooses), from `source` alone
-// (NULL: anyone). A socket gets the groups that it joined itself, not those of others on this
-// machine. Several receivers on one port: opts->share_group of netio_bind.
+// Multicast membership on interface number `ifindex` (0: the group's zone, else the OS chooses),
+// from `source` alone (NULL: anyone). A socket gets the groups that it joined itself, not those of
+// others on this machine. Several receivers on one port: opts->share_group of netio_bind.
 //
 // Returns  0; NETIO_EINVAL (no group, families differ), NETIO_EEXIST (joined already), NETIO_ENOENT
 //          (leave: not joined), NETIO_ENODEV (no such interface, or no route to the group),
-//          NETIO_ENOBUFS (too many groups), NETIO_ENOTSUP
+//          NETIO_ENOBUFS (too many groups), NETIO_ENOTSUP (source: NetBSD, OpenBSD)
 // See      RFC 3678
 NETIO_API int netio_multicast_join(netio_socket s, const netio_addr *group, uint32_t ifindex,
                                    const netio_addr *source);
@@ -641,7 +651,8 @@ NETIO_API int netio_multicast_leave(netio_socket s, const netio_addr *group, uin
 
 // Ask by datagram: send, wait, send again with growing pauses (first_ms doubled), `tries` times.
 // `match` says whether a datagram is the answer (NULL: any from `to`); others are dropped.
-// Returns the answer's length; NETIO_ETIMEDOUT after exactly `tries` sends; NETIO_EINVAL; as above.
+// Returns the answer's length (above answer.cap: cut); NETIO_ETIMEDOUT after exactly `tries` sends;
+// NETIO_EINVAL; as above. Takes at most first_ms * (2^tries - 1).
 NETIO_API ptrdiff_t netio_query(netio_socket s, const netio_addr *to, netio_buf request,
                                 netio_room answer, bool (*match)(void *user, netio_buf got),
                                 void *user, int tries, int first_ms);
@@ -689,7 +700,7 @@ NETIO_API int netio_peer_cred(netio_socket s, netio_cred *out);
 typedef enum netio_option {
     NETIO_OPT_NODELAY = 1,      // 0, 1. Send small pieces at once
     NETIO_OPT_CORK,             // 0, 1. Hold small pieces back
-    NETIO_OPT_QUICKACK,         // 0, 1
+    NETIO_OPT_QUICKACK,         // 0, 1. Acknowledge at once; the kernel ends it by itself again
     NETIO_OPT_KEEPALIVE,        // 0, 1. Streams only
     NETIO_OPT_KEEPIDLE,         // seconds of silence before the first probe
     NETIO_OPT_KEEPINTVL,        // seconds between probes
@@ -707,19 +718,20 @@ typedef enum netio_option {
     NETIO_OPT_FASTOPEN,         // listener: queue length, 0 off. NETIO_ENOTSUP if sysctl has it off
     NETIO_OPT_FASTOPEN_CONNECT, // 0, 1. Data of the first send travels in the SYN
     NETIO_OPT_CONGESTION,       // text: "cubic", "bbr"
-    NETIO_OPT_DEVICE,           // text: interface name to use exclusively
-    NETIO_OPT_MARK,             // number for the routing rules (Linux)
+    NETIO_OPT_DEVICE,           // text: use this interface only; "": any
+    NETIO_OPT_MARK,             // number for the routing rules
     NETIO_OPT_TTL,              // 1..255 hops, IPv4 or IPv6
     NETIO_OPT_TOS,              // 0..255, traffic class
     NETIO_OPT_BROADCAST,        // 0, 1. Datagrams only
-    NETIO_OPT_MULTICAST_TTL,    // 0..255
-    NETIO_OPT_MULTICAST_LOOP,   // 0, 1. Set on sender and receiver: systems differ whose counts
+    NETIO_OPT_MULTICAST_TTL,    // 0..255 hops; 1: this network
+    NETIO_OPT_MULTICAST_LOOP,   // 0, 1. This machine gets copies. Set it on sender and receivers:
+                                // on Windows the receiver's counts, elsewhere the sender's
     NETIO_OPT_MULTICAST_IF,     // interface number to send to groups by; 0: the OS chooses. One
                                 // without an IPv4 address reads back as 0 on IPv4 sockets
-    NETIO_OPT_DONTFRAG,         // 0, 1
+    NETIO_OPT_DONTFRAG,         // 0, 1. What exceeds the path is NETIO_EMSGSIZE
     NETIO_OPT_HDRINCL,          // 0, 1. Raw sockets
-    NETIO_OPT_BUSY_POLL,        // microseconds
-    NETIO_OPT_NOTSENT_LOWAT,    // bytes
+    NETIO_OPT_BUSY_POLL,        // microseconds to look for packets before sleeping
+    NETIO_OPT_NOTSENT_LOWAT,    // bytes not sent yet, below which it is writable
     NETIO_OPT_RECV_LOCAL,       // 0, 1. Fill netio_datagram.local and .ifindex
     NETIO_OPT_RECV_TTL,         // 0, 1. Fill netio_datagram.ttl
     NETIO_OPT_RECV_TOS,         // 0, 1. Fill netio_datagram.tos
@@ -737,7 +749,8 @@ typedef enum netio_option {
 } netio_option;
 
 // Returns 0; NETIO_ENOTSUP, NETIO_EINVAL, NETIO_EACCES, NETIO_ENODEV (DEVICE), NETIO_ENOENT
-// (CONGESTION), NETIO_EBADF, NETIO_ENOTSOCK. get_option_text: the length; NETIO_ENOSPC.
+// (CONGESTION), NETIO_ENOTCONN (MTU), NETIO_EBADF, NETIO_ENOTSOCK. get_option_text: the length;
+// NETIO_ENOSPC.
 NETIO_API int netio_set_option(netio_socket s, int option, int value);
 NETIO_API int netio_get_option(netio_socket s, int option, int *value);
 NETIO_API int netio_set_option_text(netio_socket s, int option, const char *text);
@@ -749,7 +762,7 @@ NETIO_API int netio_set_option_raw(netio_socket s, int level, int name, const vo
 NETIO_API int netio_get_option_raw(netio_socket s, int level, int name, void *value, size_t *len);
 
 // Whether this system has it, found out by trying on sockets of its own: what a header promises a
-// kernel may lack. false for an unknown number.
+// kernel may lack. false for an unknown number. (HDRINCL is not tried: it needs rights.)
 NETIO_API bool netio_option_supported(int option);
 NETIO_API const char *netio_option_name(int option); // "NODELAY"; "" if unknown
 
@@ -759,8 +772,9 @@ NETIO_API const char *netio_option_name(int option); // "NODELAY"; "" if unknown
 //          NETIO_ENOTSUP is returned.
 NETIO_API int netio_set_keepalive(netio_socket s, int idle_s, int interval_s, int count);
 
-// Settings that belong together, for the `settings` of netio_socket_opts or at run time. Gives a
-// static array and its length; 0: unknown preset.
+// Settings that belong together, for netio_set_options. Gives a static array and its length; 0:
+// unknown preset. (In `settings` of netio_socket_opts the first that the system lacks fails the
+// call.)
 //     LATENCY  NODELAY, QUICKACK, TOS low delay    BULK     buffers of 1 MiB
 //     SERVER   keepalive 60/10/5, USER_TIMEOUT 30 s, NODELAY
 //     BATTERY  keepalive 15 min/1 min/3, NODELAY off: few wakeups of the radio
@@ -834,9 +848,9 @@ NETIO_API void netio_poller_close(netio_poller *p); // the sockets stay open; NU
 // Register a socket, on POSIX any descriptor (a regular file is always ready; on kqueue until its
 // end), with an interest of READ, WRITE, both or none, and the flags EDGE and ONESHOT. After a
 // one-shot report the registration has no interest until modify.
-// Returns 0; add: NETIO_EEXIST (it has an interest already), NETIO_ENOSPC (the OS refuses so many),
-// NETIO_ENOMEM, NETIO_EBADF; modify, remove: NETIO_ENOENT (not registered); NETIO_EINVAL (flags),
-// NETIO_ENOTSUP (EDGE on select, poll, WSAPoll, AFD).
+// Returns 0; add: NETIO_EEXIST (registered with an interest; without one it is replaced),
+// NETIO_ENOSPC (the OS refuses so many), NETIO_ENOMEM, NETIO_EBADF; modify, remove: NETIO_ENOENT
+// (not registered); NETIO_EINVAL (flags), NETIO_ENOTSUP (EDGE on select, poll, WSAPoll, AFD).
 NETIO_API int netio_poller_add(netio_poller *p, netio_socket s, unsigned events, void *user);
 NETIO_API int netio_poller_modify(netio_poller *p, netio_socket s, unsigned events, void *user);
 NETIO_API int netio_poller_remove(netio_poller *p, netio_socket s);
@@ -851,16 +865,17 @@ NETIO_API int netio_poller_drop(netio_poller *p, netio_socket *s);
 NETIO_API ptrdiff_t netio_poller_wait(netio_poller *p, netio_event *events, size_t cap,
                                       int timeout_ms);
 
-// End the current or next wait. Thread: any, and signal handlers.
+// End the current or next wait. Returns 0. Thread: any, and signal handlers; not past close.
 NETIO_API int netio_poller_wake(netio_poller *p);
 
-NETIO_API int netio_poller_backend(const netio_poller *p);     // NETIO_BACKEND_*: which one it is
-NETIO_API netio_socket netio_poller_fd(const netio_poller *p); // to nest it: epoll, kqueue
-NETIO_API size_t netio_poller_count(const netio_poller *p);    // registrations
-NETIO_API uint64_t netio_poller_stale(const netio_poller *p);  // dropped: closed without remove
-NETIO_API const char *netio_backend_name(int backend);         // "epoll"; "" if unknown
-NETIO_API bool netio_backend_available(int backend);           // AUTO: true
-#endif                                                         // NETIO_NO_POLLER
+NETIO_API int netio_poller_backend(const netio_poller *p); // NETIO_BACKEND_*: which one it is
+NETIO_API netio_socket
+netio_poller_fd(const netio_poller *p); // to nest it: epoll, kqueue; else invalid
+NETIO_API size_t netio_poller_count(const netio_poller *p);   // registrations
+NETIO_API uint64_t netio_poller_stale(const netio_poller *p); // dropped: closed without remove
+NETIO_API const char *netio_backend_name(int backend);        // "epoll"; "" if unknown
+NETIO_API bool netio_backend_available(int backend);          // AUTO: true
+#endif                                                        // NETIO_NO_POLLER
 
 //================================================================================================
 // >>helper                                                    small tools, each usable by itself
@@ -1961,6 +1976,12 @@ static uint64_t netio__os_cmsg_time(const void *data, size_t len, uint64_t unit)
 #endif
 
 // The destination of an IPv4 datagram: in one message with the interface, or alone.
+#if NETIO__LINUX
+typedef int netio__pkt_index; // of struct in_pktinfo
+#else
+typedef unsigned netio__pkt_index;
+#endif
+
 #if defined(IP_PKTINFO)
 static void netio__os_cmsg_ipv4(netio_datagram *m, int type, const void *data, size_t len)
 {
@@ -1976,7 +1997,7 @@ static size_t netio__os_cmsg_put_ipv4(struct cmsghdr *c, const void *ip, uint32_
 {
     struct in_pktinfo info;
     memset(&info, 0, sizeof info);
-    info.ipi_ifindex = (int)ifindex;
+    info.ipi_ifindex = (netio__pkt_index)ifindex;
     if (ip) memcpy(&info.ipi_spec_dst, ip, 4);
     c->cmsg_type = IP_PKTINFO;
     memcpy(CMSG_DATA(c), &info, sizeof info);
@@ -2167,7 +2188,7 @@ static int netio__os_send_batch(int s, const netio_datagram *m, size_t count)
     netio__packet k[NETIO__BATCH];
     long n;
     for (size_t i = 0; i < count; i++) netio__os_packet_send(&v[i].h, &k[i], &m[i]);
-    do n = syscall(SYS_sendmmsg, s, v, (unsigned)count, MSG_DONTWAIT | MSG_NOSIGNAL);
+    do n = syscall(SYS_sendmmsg, s, v, (unsigned)count, MSG_DONTWAIT | NETIO__NOSIGNAL);
     while (n < 0 && errno == EINTR);
     return n < 0 ? netio__os_fail() : (int)n;
 }
@@ -2197,7 +2218,7 @@ static int netio__os_send_batch(int s, const netio_datagram *m, size_t count)
         netio__packet k;
         ssize_t r;
         netio__os_packet_send(&h, &k, &m[n]);
-        do r = sendmsg(s, &h, MSG_DONTWAIT | MSG_NOSIGNAL);
+        do r = sendmsg(s, &h, MSG_DONTWAIT | NETIO__NOSIGNAL);
         while (r < 0 && errno == EINTR);
         if (r < 0 && n == 0) return netio__os_send_fail();
         if (r < 0) break;
@@ -2255,7 +2276,7 @@ static ptrdiff_t netio__os_send_fds(int s, const void *data, size_t len, const i
         h.msg_control = k.control;
         h.msg_controllen = (netio__cmsg_size)CMSG_SPACE(count * sizeof *fds);
     }
-    do n = sendmsg(s, &h, MSG_DONTWAIT | MSG_NOSIGNAL);
+    do n = sendmsg(s, &h, MSG_DONTWAIT | NETIO__NOSIGNAL);
     while (n < 0 && errno == EINTR);
     return n < 0 ? netio__os_send_fail() : (ptrdiff_t)n;
 }
@@ -3136,7 +3157,7 @@ static int netio__os_chmod(const char *path, int mode)
 #define NETIO__WIN_TOS 40     // IP_RECVTOS, IPV6_RECVTCLASS
 #define NETIO__WIN_TOS_VALUE 3
 #define NETIO__WIN_TTL_VALUE 4
-#define NETIO__WIN_COALESCED 3 // level IPPROTO_UDP: UDP_COALESCED_INFO
+#define NETIO__WIN_COALESCED 3 // level IPPROTO_UDP: UDP_RECV_MAX_COALESCED_SIZE, UDP_COALESCED_INFO
 #define NETIO__WIN_SEND_SIZE 2 // level IPPROTO_UDP: UDP_SEND_MSG_SIZE
 
 typedef struct netio__win_msg { // WSAMSG
@@ -3284,7 +3305,30 @@ static int netio__os_recv_batch(netio_socket s, netio_datagram *m, size_t count)
     return (int)n;
 }
 
-// The source address and the way out, as a control message of `control`. Returns its length.
+// Whether this Windows cuts datagrams itself: 10 (2004) and newer.
+static bool netio__win_cuts(netio_socket s)
+{
+    DWORD size = 0;
+    int len = sizeof size, code = WSAGetLastError();
+    bool ok = getsockopt(s, IPPROTO_UDP, NETIO__WIN_SEND_SIZE, (char *)&size, &len) == 0;
+    WSASetLastError(code);
+    return ok;
+}
+
+static size_t netio__win_control_segment(uint8_t *at, uint32_t segment)
+{
+    netio__win_cmsg c;
+    size_t head = netio__win_align(sizeof c);
+    DWORD size = (DWORD)segment;
+    c.len = head + sizeof size;
+    c.level = IPPROTO_UDP;
+    c.type = NETIO__WIN_SEND_SIZE;
+    memcpy(at, &c, sizeof c);
+    memcpy(at + head, &size, sizeof size);
+    return netio__win_align(c.len);
+}
+
+// Source address and way out, and the size of segments, as control messages. Returns their length.
 static size_t netio__win_control(uint64_t *control, const netio_datagram *m)
 {
     netio__win_cmsg c;
@@ -3294,15 +3338,19 @@ static size_t netio__win_control(uint64_t *control, const netio_datagram *m)
     size_t head = netio__win_align(sizeof c), ip_len = family == NETIO_IPV4 ? 4 : 16;
     uint8_t *data = (uint8_t *)control + head;
     ULONG ifindex = m->ifindex;
+    size_t used = 0;
     memset(control, 0, NETIO__WIN_CONTROL);
-    if (!source && !ifindex) return 0;
+    if (m->segment && m->segment < m->len)
+        used = netio__win_control_segment((uint8_t *)control, m->segment);
+    if (!source && !ifindex) return used;
+    data += used;
     if (source) memcpy(data, netio_addr_ip(&m->local).data, ip_len);
     memcpy(data + ip_len, &ifindex, sizeof ifindex);
     c.len = head + ip_len + sizeof ifindex;
     c.level = family == NETIO_IPV4 ? IPPROTO_IP : IPPROTO_IPV6;
     c.type = NETIO__WIN_PKTINFO;
-    memcpy(control, &c, sizeof c);
-    return netio__win_align(c.len);
+    memcpy((uint8_t *)control + used, &c, sizeof c);
+    return used + netio__win_align(c.len);
 }
 
 // `call`: looked up when first needed.
@@ -3314,7 +3362,7 @@ static ptrdiff_t netio__win_send_one(netio_socket s, const netio_datagram *m,
     netio__iov iov;
     netio_addr peer = m->peer;
     DWORD n = 0;
-    if (!m->local.len && !m->ifindex) {
+    if (!m->local.len && !m->ifindex && (!m->segment || m->segment >= m->len)) {
         return m->peer.len ? netio__os_sendto(s, m->data, m->len, m->peer.raw, m->peer.len)
                            : netio__os_send(s, m->data, m->len);
     }
@@ -6162,6 +6210,17 @@ static bool netio__segments_refused(const netio_datagram *m, ptrdiff_t r)
 {
     return netio__has_segments(m) && (r == NETIO_EINVAL || r == NETIO_EIO || r == NETIO_EMSGSIZE);
 }
+#elif NETIO__WINDOWS
+static bool netio__segments_by_hand(netio_socket s, const netio_datagram *m)
+{
+    return netio__has_segments(m) && !netio__win_cuts(s);
+}
+
+static bool netio__segments_refused(const netio_datagram *m, ptrdiff_t r)
+{
+    return netio__has_segments(m) &&
+           (r == NETIO_EINVAL || r == NETIO_ENOTSUP || r == NETIO_EMSGSIZE || r == NETIO_EIO);
+}
 #else
 static bool netio__segments_by_hand(netio_socket s, const netio_datagram *m)
 {
@@ -6590,6 +6649,8 @@ NETIO_API ptrdiff_t netio_query(netio_socket s, const netio_addr *to, netio_buf 
 #undef NETIO__OS_KEEPINTVL
 #undef NETIO__OS_KEEPCNT
 #undef NETIO__OS_TCLASS
+#undef NETIO__OS_FASTOPEN
+#define NETIO__OS_FASTOPEN 15 // since 10 (1607); on or off, not a length
 #define NETIO__OS_KEEPIDLE 3
 #define NETIO__OS_KEEPINTVL 17
 #define NETIO__OS_KEEPCNT 16
@@ -6624,7 +6685,7 @@ NETIO_API ptrdiff_t netio_query(netio_socket s, const netio_addr *to, netio_buf 
 #define NETIO__DONTFRAG_OFF 0
 #endif
 
-// One interface only: by name on Linux, by number on macOS and Windows.
+// One interface only: by name on Linux, by number on macOS.
 #if NETIO__LINUX
 #define NETIO__OS_DEVICE SO_BINDTODEVICE
 #define NETIO__OS_DEVICE6 SO_BINDTODEVICE
@@ -6686,6 +6747,7 @@ enum { // how the value looks to the OS
     NETIO__KIND_TIME,     // ms, struct timeval or DWORD
     NETIO__KIND_LINGER,   // seconds, struct linger
     NETIO__KIND_DONTFRAG, // 0, 1, other numbers there
+    NETIO__KIND_SEGMENTS, // 0, 1; on Windows a size
     NETIO__KIND_FASTOPEN, // int, if the system's switch is on
     NETIO__KIND_TEXT,
     NETIO__KIND_DEVICE,
@@ -6797,7 +6859,7 @@ static const netio__option_row netio__options[] = {
      IPPROTO_IP, NETIO__OS_RECV_TOS, NETIO__OS_RECV_TOS6},
     {NETIO_OPT_RECV_TIME, "RECV_TIME", NETIO__KIND_INT, NETIO__FOR_UDP, 0, 1, SOL_SOCKET,
      NETIO__OS_RECV_TIME, NETIO__NO},
-    {NETIO_OPT_RECV_SEGMENTS, "RECV_SEGMENTS", NETIO__KIND_INT, NETIO__FOR_UDP, 0, 1,
+    {NETIO_OPT_RECV_SEGMENTS, "RECV_SEGMENTS", NETIO__KIND_SEGMENTS, NETIO__FOR_UDP, 0, 1,
      NETIO__OS_UDP_LEVEL, NETIO__OS_RECV_SEGMENTS, NETIO__NO},
     {NETIO_OPT_ERROR, "ERROR", NETIO__KIND_ERROR, NETIO__READ_ONLY,
      0, 0, SOL_SOCKET, SO_ERROR, NETIO__NO},
@@ -6871,8 +6933,8 @@ static int netio__option_set_int(netio_socket s, int level, int os, int value)
 {
     int err = netio__set_int(s, level, os, value);
     if (err == NETIO_EINVAL && level == IPPROTO_IP && value >= 0 && value < 256) {
-        unsigned char byte = (unsigned char)value;
-        err = netio__os_setopt(s, level, os, &byte, 1);
+        unsigned char one = (unsigned char)value;
+        err = netio__os_setopt(s, level, os, &one, 1);
     }
     return err;
 }
@@ -7055,9 +7117,11 @@ NETIO_API int netio_set_option(netio_socket s, int option, int value)
     case NETIO__KIND_LINGER: return netio__option_set_linger(s, value);
     case NETIO__KIND_MULTICAST_IF: return netio__multicast_if_set(s, &at, value);
     case NETIO__KIND_DONTFRAG: value = value ? NETIO__DONTFRAG_ON : NETIO__DONTFRAG_OFF; break;
+    case NETIO__KIND_SEGMENTS: value = value && NETIO__WINDOWS ? 65535 : value; break;
     case NETIO__KIND_FASTOPEN:
         err = value ? netio__fastopen_allowed() : 0;
         if (err < 0) return err;
+        if (NETIO__WINDOWS && value) value = 1;
         break;
     default: break;
     }
@@ -8076,9 +8140,16 @@ static void netio__kqueue_set(struct kevent *k, netio_socket s, bool write, unsi
     k->flags = (unsigned short)flags;
 }
 
+// Counts of kevent(2).
+#if NETIO__NETBSD && defined(__NetBSD__)
+typedef size_t netio__kqueue_count;
+#else
+typedef int netio__kqueue_count;
+#endif
+
 static int netio__kqueue_changes(netio_poller *p, const struct kevent *k, int count)
 {
-    while (kevent(p->fd, k, count, NULL, 0, NULL) < 0)
+    while (kevent(p->fd, k, (netio__kqueue_count)count, NULL, 0, NULL) < 0)
         if (errno != EINTR) return netio__os_fail();
     return 0;
 }
@@ -8146,7 +8217,7 @@ static ptrdiff_t netio__kqueue_wait(netio_poller *p, netio_event *out, size_t ca
     if (cap > NETIO__KQUEUE_EVENTS) cap = NETIO__KQUEUE_EVENTS;
     ts.tv_sec = timeout_ms / 1000;
     ts.tv_nsec = (long)(timeout_ms % 1000) * 1000000;
-    int ready = kevent(p->fd, NULL, 0, list, (int)cap, timeout_ms < 0 ? NULL : &ts);
+    int ready = kevent(p->fd, NULL, 0, list, (netio__kqueue_count)cap, timeout_ms < 0 ? NULL : &ts);
     if (ready < 0) return errno == EINTR ? (ptrdiff_t)NETIO_EAGAIN : netio__os_fail();
     for (int i = 0; i < ready; i++) {
         netio_socket s = (netio_socket)list[i].ident;
