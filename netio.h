@@ -7761,6 +7761,7 @@ static int netio__select_change(netio_poller *p, uint32_t slot, unsigned events)
 {
     netio__slot *r = &p->slots[slot];
     int err = 0;
+    if (!events && !r->armed) return 0; // its bits may not even exist
     if (events && !r->armed) {
         err = netio__os_identity(r->socket, &r->identity);
         if (err == 0) err = netio__select_grow(p, r->socket);
@@ -8588,6 +8589,7 @@ static const netio__poller_ops netio__wsapoll_ops = {
 #define NETIO__AFD_OUT (NETIO__AFD_SEND | NETIO__AFD_EITHER)
 #define NETIO__AFD_POLL 0x00012024u
 #define NETIO__AFD_BATCH 256
+#define NETIO__NT_CANCELLED 0xC0000120u
 
 typedef struct netio__nt_status_block {
     void *status; // a union with LONG in the original
@@ -8748,9 +8750,12 @@ static void netio__afd_release(netio__afd *a, netio__afd_op *op)
 
 static void netio__afd_completed(netio__afd *a, netio__afd_op *op)
 {
-    bool ok = op->block.status == NULL && op->info.count >= 1; // STATUS_SUCCESS
+    uint32_t status = (uint32_t)(ULONG_PTR)op->block.status;
     op->state = NETIO__AFD_IDLE;
-    op->got = ok ? op->info.events : 0;
+    op->got = 0;
+    if (status == 0 && op->info.count >= 1) op->got = op->info.events;
+    // A request that failed says so as an event: the call that follows finds out.
+    if (status >= 0xC0000000u && status != NETIO__NT_CANCELLED) op->got = NETIO__AFD_ABORT;
     a->in_flight--;
     if (op->dead) netio__afd_free(a, op);
     else netio__afd_push(op->got ? &a->answers : &a->submit, op);
@@ -8929,7 +8934,7 @@ static ptrdiff_t netio__afd_wait(netio_poller *p, netio_event *out, size_t cap, 
     netio__afd_submit_all(a);
     int n = netio__afd_pump(a, a->answers.head ? 0 : timeout_ms);
     // What was withdrawn in order to ask for more has come back: ask now, it may be ready.
-    while (a->submit.head || n == NETIO__AFD_BATCH) {
+    for (int round = 0; round < 4 && (a->submit.head || n == NETIO__AFD_BATCH); round++) {
         netio__afd_submit_all(a);
         n = netio__afd_pump(a, 0);
     }

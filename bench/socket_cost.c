@@ -450,40 +450,42 @@ static void cost_of_segments(void)
 
 // --- sendfile ------------------------------------------------------------------------------------
 
-enum { CHUNK = 64 << 20, CHUNKS = 16, PIECE = 64 << 10 };
+enum { CHUNK = 16 << 20, CHUNKS = 64 };
 
-// The other end of one connection answers a byte after each CHUNK, until the end. It drops what
-// comes without copying it (MSG_TRUNC) and asks to be woken rarely (SO_RCVLOWAT): on the loopback
-// the sender would else pay for waking it and share the memory's bandwidth with it.
+// The other end of two connections answers a byte after each CHUNK, until both end. It drops what
+// comes without copying it (MSG_TRUNC), and never sleeps: on the loopback the sender would else pay
+// for waking it, and share the memory's bandwidth with it.
 static void sink_process(int listener)
 {
-    enum { WANT = 512 << 10 };
-
+    int fds[2];
+    size_t got[2] = {0};
+    bool open[2] = {true, true};
     cpu_set_t cores;
     CPU_ZERO(&cores);
     CPU_SET((size_t)other_core, &cores);
     sched_setaffinity(0, sizeof cores, &cores);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     fcntl(listener, F_SETFL, 0); // netio's listener does not block, accept here is to
-    int fd = accept(listener, NULL, NULL);
-    if (fd < 0) die("accept");
-    for (size_t left = CHUNK;;) {
-        set(fd, SOL_SOCKET, SO_RCVLOWAT, left < WANT ? (int)left : WANT);
-        ssize_t n = recv(fd, NULL, left, MSG_TRUNC);
-        if (n <= 0) _exit(n < 0);
-        left -= (size_t)n;
-        if (left > 0) continue;
-        if (send(fd, "", 1, 0) != 1) die("answer");
-        left = CHUNK;
+    for (int i = 0; i < 2; i++) {
+        fds[i] = accept(listener, NULL, NULL);
+        if (fds[i] < 0) die("accept");
     }
+    for (int i = 0; open[0] || open[1]; i = !i) {
+        ssize_t n = open[i] ? recv(fds[i], NULL, 1 << 20, MSG_TRUNC | MSG_DONTWAIT) : -1;
+        if (n == 0) open[i] = false;
+        if (n <= 0) continue;
+        got[i] += (size_t)n;
+        if (got[i] % CHUNK == 0 && send(fds[i], "", 1, 0) != 1) die("answer");
+    }
+    _exit(0);
 }
 
-static void file_by_copy(int fd, int file, off_t off)
+static void file_by_copy(int fd, int file, off_t off, size_t piece)
 {
-    static char buf[PIECE];
+    static char buf[64 << 10];
     lseek(file, off, SEEK_SET);
     for (size_t sent = 0; sent < CHUNK;) {
-        ssize_t n = read(file, buf, sizeof buf);
+        ssize_t n = read(file, buf, piece);
         if (n <= 0) die("read");
         for (ssize_t at = 0; at < n;) {
             ssize_t r = send(fd, buf + at, (size_t)(n - at), MSG_NOSIGNAL);
@@ -493,6 +495,10 @@ static void file_by_copy(int fd, int file, off_t off)
         sent += (size_t)n;
     }
 }
+
+static void file_by_copy16(int fd, int file, off_t off) { file_by_copy(fd, file, off, 16 << 10); }
+
+static void file_by_copy64(int fd, int file, off_t off) { file_by_copy(fd, file, off, 64 << 10); }
 
 static void file_by_sendfile(int fd, int file, off_t off)
 {
@@ -520,30 +526,35 @@ static int make_file(void)
 
 static void cost_of_sendfile(void)
 {
-    static void (*const ways[])(int, int, off_t) = {file_by_copy, file_by_sendfile, file_by_netio};
-    static const char *const names[] = {"read, send, 64 KiB at a time", "sendfile",
+    static void (*const ways[])(int, int, off_t) = {file_by_copy16, file_by_copy64,
+                                                    file_by_sendfile, file_by_netio};
+    static const char *const names[] = {"read, send, 16 KiB at a time",
+                                        "read, send, 64 KiB at a time", "sendfile",
                                         "netio_sendfile"};
-    netio_socket listener, by_netio, by_hand;
+    netio_socket listener, by_netio;
     netio_addr local;
     char text[NETIO_ADDR_TEXT];
-    int rounds = quick ? 2 : 16, file = make_file(); // 16 times 64 MiB are a gibibyte
+    int rounds = quick ? 4 : CHUNKS, file = make_file();
     must("listen", netio_listen(&listener, "127.0.0.1:0", NULL));
     must("address", netio_local_addr(listener, &local));
     must("address", netio_addr_format(&local, text, sizeof text));
-    for (int i = 0; i < 2; i++) {
-        pid_t child = fork();
-        if (child < 0) die("fork");
-        if (child == 0) sink_process(listener);
-    }
+    pid_t child = fork();
+    if (child < 0) die("fork");
+    if (child == 0) sink_process(listener);
     must("connect", netio_connect(&by_netio, text, NULL, 5000));
-    by_hand = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (by_hand < 0 || connect(by_hand, (struct sockaddr *)local.raw, local.len) < 0) die("connect");
-    for (int r = -1; r < rounds; r++) {
-        for (int k = 0; k < 3; k++) {
+    int by_hand = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (by_hand < 0 || connect(by_hand, (struct sockaddr *)local.raw, local.len) < 0) {
+        die("connect");
+    }
+    for (int r = -2; r < rounds; r++) {
+        for (int k = 0; k < KINDS; k++) {
             char answer;
-            int kind = turn(r < 0 ? 0 : r, k, 3), fd = kind == 2 ? by_netio : by_hand;
+            // Everybody sends the same parts of the file, but not one after the other: what the
+            // processor's cache holds of a part is nobody's advantage.
+            int kind = turn(r < 0 ? 0 : r, k, KINDS), fd = kind == 3 ? by_netio : by_hand;
+            off_t off = (off_t)((r + 2 + 16 * kind) % CHUNKS) * CHUNK;
             double t0 = clock_ns(CLOCK_THREAD_CPUTIME_ID);
-            ways[kind](fd, file, (off_t)((r + 1 + 5 * kind) % CHUNKS) * CHUNK);
+            ways[kind](fd, file, off);
             double t1 = clock_ns(CLOCK_THREAD_CPUTIME_ID);
             must("answer", netio_recv(fd, &answer, 1, 20000));
             if (r >= 0) found[kind][r] = t1 - t0;
@@ -551,14 +562,12 @@ static void cost_of_sendfile(void)
     }
     netio_close(&by_netio);
     close(by_hand);
-    for (int i = 0; i < 2; i++) {
-        wait(NULL);
-    }
-    printf("| calls | CPU ms/GiB | ratio | to sendfile |\n|---|---|---|---|\n");
-    for (int k = 0; k < 3; k++) {
-        printf("| %s | %.0f | %.3f | %.3f |\n", names[k],
-               median_ratio(k, -1, rounds) * (1 << 30) / CHUNK / 1e6, median_ratio(k, 0, rounds),
-               median_ratio(k, 1, rounds));
+    waitpid(child, NULL, 0);
+    printf("| calls | CPU ms/GiB | to 16 KiB | to 64 KiB | to sendfile |\n|---|---|---|---|---|\n");
+    for (int k = 0; k < KINDS; k++) {
+        printf("| %s | %.0f | %.3f | %.3f | %.3f |\n", names[k],
+               median_ratio(k, -1, rounds) * ((1 << 30) / CHUNK) / 1e6, median_ratio(k, 0, rounds),
+               median_ratio(k, 1, rounds), median_ratio(k, 2, rounds));
     }
 }
 

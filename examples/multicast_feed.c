@@ -1,4 +1,4 @@
-// A numbered multicast feed: one sender, any number of receivers, each of which sees what it missed.
+// A numbered multicast feed: one sender, any number of receivers, each of which sees what it lacks.
 //
 //     multicast_feed [OPTIONS] GROUP:PORT           print what comes; several may on one machine
 //     multicast_feed --send [OPTIONS] GROUP:PORT    send each line of the input as a datagram
@@ -9,9 +9,9 @@
 //     --count N      end after so many
 //     --buffer N     receive buffer in bytes; default 1 MiB, for bursts
 //
-// A datagram is "feed", a number for this run of the sender (4 bytes), its place in the run (8), and
-// the line. An empty one ends the run, so that a gap before it shows too. The network loses, doubles
-// and reorders datagrams; what the own kernel dropped because we were slow, it says itself.
+// A datagram is "feed", a number for this run of the sender (4 bytes), its place in the run (8) and
+// the line. An empty one ends the run, so that a gap before it shows too. Networks lose datagrams,
+// double and reorder them; how many our own kernel dropped, as we were slow, it says itself.
 //
 // Build  cc multicast_feed.c -o multicast_feed     (Windows: add -lws2_32)
 // Try    ./multicast_feed 239.1.1.1:9999           in one terminal or more, and in another:

@@ -9,9 +9,9 @@
 //     --capture  show every packet of an interface, until -c or Ctrl-C; --pcap: and write them to a
 //                file that tcpdump -r and Wireshark open
 //
-// An echo request needs a socket that most systems do not give to everybody. An ICMP datagram socket
+// Echo requests need a socket that most systems do not give to everybody. An ICMP datagram socket
 // needs no rights on macOS, and on Linux if net.ipv4.ping_group_range has one of our groups; else a
-// raw socket does, for root. Windows gives raw sockets to administrators only.
+// raw socket does it, for root. Windows gives raw sockets to administrators only.
 //
 // Exit code 0; 1 if nobody answered; 2 if it could not be tried.
 //

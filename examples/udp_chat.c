@@ -3,10 +3,10 @@
 //     /join NAME          the server answers "* /join NAME COOKIE"; send that, without the star
 //     /who, /leave        anything else is said to the others
 //
-// Anybody can write a foreign address on a datagram. So the server remembers nobody who has not sent
+// Anybody can write a foreign address on a datagram. So the server knows nobody who did not send
 // back a cookie: a keyed hash of the address and the time, which only somebody who receives there
 // can know, and which takes no memory here (TCP's SYN cookies, RFC 4987, are the same idea). Until
-// then it sends at most three times as many bytes as it got, so it is of no use for flooding others.
+// then it sends at most three times as many bytes as it got: it is of no use for flooding others.
 //
 // Nothing is encrypted: who sees the datagrams can read and imitate everybody.
 //

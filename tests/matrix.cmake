@@ -145,7 +145,7 @@ endforeach()
 
 # All Windows sockets live in one server process: one test at a time, or their timing would suffer.
 netio_variant(wine CC x86_64-w64-mingw32-gcc RUN wine NEEDS wine wineserver FLAGS -O1
-    LINK -static -lws2_32 BACKENDS select wsapoll PACKAGES "gcc-mingw-w64-x86-64 wine wine64"
+    LINK -static -lws2_32 BACKENDS select wsapoll afd PACKAGES "gcc-mingw-w64-x86-64 wine wine64"
     PROPERTIES FIXTURES_REQUIRED wine RESOURCE_LOCK wine TIMEOUT 240
                ENVIRONMENT "NETIO_WINEPREFIX=${CMAKE_CURRENT_BINARY_DIR}/wine-prefix")
 if(TARGET variant-wine)
@@ -161,7 +161,8 @@ if(TARGET variant-wine)
 
     # Programs of this system against the examples and the peers' driver under Wine.
     set(dir ${CMAKE_CURRENT_BINARY_DIR}/wine)
-    file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/examples/*.c)
+    file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/examples/*.c
+                                      ${PROJECT_SOURCE_DIR}/examples/apps/*.c)
     set(programs "")
     foreach(source IN LISTS sources ITEMS ${CMAKE_CURRENT_SOURCE_DIR}/peers/driver.c)
         get_filename_component(name ${source} NAME_WE)
@@ -198,6 +199,7 @@ endforeach()
 
 if(NETIO_BUILD_BENCH)
     netio_add_script(bench.smoke bench 300 sh ${PROJECT_SOURCE_DIR}/bench/smoke.sh)
+    set_tests_properties(bench.smoke PROPERTIES PROCESSORS 2) # its clients and servers need their cores
 endif()
 
 # --- compile only ---------------------------------------------------------------------------------

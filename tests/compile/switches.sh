@@ -59,7 +59,10 @@ int main(void)
 #ifdef NETIO_NO_WSAPOLL
     if (check_backend(NETIO_BACKEND_WSAPOLL, true)) return 11;
 #endif
-    if (check_backend(NETIO_BACKEND_AUTO, false)) return 12;
+#ifdef NETIO_NO_AFD
+    if (check_backend(NETIO_BACKEND_AFD, true)) return 12;
+#endif
+    if (check_backend(NETIO_BACKEND_AUTO, false)) return 13;
 #endif
     return 0;
 }
@@ -67,6 +70,7 @@ C
 cp "$work/main.c" "$work/main.cpp"
 
 backends="-DNETIO_NO_SELECT -DNETIO_NO_POLL -DNETIO_NO_EPOLL -DNETIO_NO_KQUEUE -DNETIO_NO_WSAPOLL"
+backends="$backends -DNETIO_NO_AFD"
 all="-DNETIO_NO_UNIX -DNETIO_NO_THREADS -DNETIO_NO_POLLER"
 while read -r what flags; do
     eval "flags=\"$flags\""
@@ -92,7 +96,8 @@ poll -DNETIO_NO_POLL
 epoll -DNETIO_NO_EPOLL
 kqueue -DNETIO_NO_KQUEUE
 wsapoll -DNETIO_NO_WSAPOLL
-only-select -DNETIO_NO_POLL -DNETIO_NO_EPOLL -DNETIO_NO_KQUEUE -DNETIO_NO_WSAPOLL
+afd -DNETIO_NO_AFD
+only-select -DNETIO_NO_POLL -DNETIO_NO_EPOLL -DNETIO_NO_KQUEUE -DNETIO_NO_WSAPOLL -DNETIO_NO_AFD
 only-poll -DNETIO_NO_SELECT -DNETIO_NO_EPOLL -DNETIO_NO_KQUEUE
 all $all
 all-and-backends $all $backends

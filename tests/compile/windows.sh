@@ -40,16 +40,14 @@ check()
 
 for part in "" -DNETIO_IMPLEMENTATION; do
     for order in before after sockets; do
-        for macros in "" "-DNOMINMAX" "-DWIN32_LEAN_AND_MEAN" "-DNOMINMAX -DWIN32_LEAN_AND_MEAN" \
-            "-DUNICODE -D_UNICODE" "-D_WIN32_WINNT=0x0601" "-D_WIN32_WINNT=0x0A00"; do
+        for macros in "" -DNOMINMAX -DWIN32_LEAN_AND_MEAN "-DUNICODE -D_UNICODE -D_WIN32_WINNT=0x0601"; do
             check "$part" "$macros" $order $prefix-gcc -std=c99
         done
-        check "$part" "" $order $prefix-gcc -std=gnu17
+        check "$part" "-DNOMINMAX -DWIN32_LEAN_AND_MEAN -D_WIN32_WINNT=0x0A00" $order $prefix-gcc \
+            -std=gnu17
         command -v $prefix-g++ >/dev/null 2>&1 || continue
-        for std in c++11 gnu++17; do
-            check "$part" "" $order $prefix-g++ -x c++ -std=$std
-            check "$part" "-DWIN32_LEAN_AND_MEAN -DNOMINMAX" $order $prefix-g++ -x c++ -std=$std
-        done
+        check "$part" "" $order $prefix-g++ -x c++ -std=c++11
+        check "$part" "-DNOMINMAX -DWIN32_LEAN_AND_MEAN" $order $prefix-g++ -x c++ -std=gnu++17
     done
 done
 try "implementation, -Os" $prefix-gcc -std=c99 -Os $warnings -DNETIO_IMPLEMENTATION -I"$root" \

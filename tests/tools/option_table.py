@@ -22,7 +22,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 README = os.path.join(ROOT, "README.md")
 BEGIN = "<!-- options: written by tests/tools/option_table.py --write -->"
 END = "<!-- /options -->"
-COLUMNS = ["Linux", "macOS", "FreeBSD", "Windows"]
+COLUMNS = ["Linux", "macOS", "FreeBSD", "NetBSD", "OpenBSD", "Windows"]
 
 # What the headers do not tell: the version of a system that brought an option, where that is recent
 # enough to matter. The running system is asked anyway.
