@@ -3470,7 +3470,9 @@ static void netio__win_interface(netio_interface *out, const netio__win_adapter 
     if (a->status == 1) out->flags |= NETIO_IF_UP;
     if (a->type == 24) out->flags |= NETIO_IF_LOOPBACK; // IF_TYPE_SOFTWARE_LOOPBACK
     if (!(a->flags & 0x10)) out->flags |= NETIO_IF_MULTICAST;
-    out->index = (uint32_t)(netio_addr_family(&out->addr) == NETIO_IPV6 ? a->index6 : a->index4);
+    bool v6 = netio_addr_family(&out->addr) == NETIO_IPV6;
+    out->index = (uint32_t)(v6 ? a->index6 : a->index4);
+    if (out->index == 0) out->index = (uint32_t)(v6 ? a->index4 : a->index6); // Wine fills in one
     out->prefix_bits = u->prefix_bits;
     WideCharToMultiByte(CP_UTF8, 0, a->friendly_name, -1, out->name, (int)sizeof out->name - 1,
                         NULL, NULL);
@@ -4808,6 +4810,11 @@ static bool netio__interface_has_index(const netio_interface *i, const void *arg
     return i->index == *(const uint32_t *)arg;
 }
 
+static bool netio__interface_has_name(const netio_interface *i, const void *arg)
+{
+    return strcmp(i->name, (const char *)arg) == 0;
+}
+
 NETIO_API uint32_t netio_interface_index(const char *text)
 {
     netio_interface found;
@@ -4818,7 +4825,12 @@ NETIO_API uint32_t netio_interface_index(const char *text)
     size_t len = strlen(text);
     if (netio__parse_ip(&ip, text, len) == 0)
         return netio__interface_find(netio__interface_has_ip, &ip, &found) ? found.index : 0;
-    if (!netio__parse_number(&number, text, len, UINT32_MAX)) return netio__os_if_index(text);
+    if (!netio__parse_number(&number, text, len, UINT32_MAX)) {
+        number = netio__os_if_index(text);
+        if (number) return number;
+        // Windows' friendly names, which netio_interfaces gives.
+        return netio__interface_find(netio__interface_has_name, text, &found) ? found.index : 0;
+    }
     if (number == 0 || netio__os_if_name(number, name)) return number;
     return netio__interface_find(netio__interface_has_index, &number, &found) ? number : 0;
 }
@@ -6154,6 +6166,15 @@ static ptrdiff_t netio__batch_check(netio_socket s, const netio_datagram *msgs, 
     return n;
 }
 
+// The kernel gives a destination's interface beside it: in an address it is the zone.
+static void netio__local_zone(netio_datagram *m)
+{
+    netio__ip ip;
+    if (!m->local.len || !netio__addr_get_ip(&ip, &m->local) || !netio__ip_link_scope(&ip)) return;
+    ip.scope = m->ifindex;
+    netio__addr_set_ip(&m->local, &ip);
+}
+
 NETIO_API ptrdiff_t netio_recv_batch(netio_socket s, netio_datagram *msgs, size_t count,
                                      int timeout_ms)
 {
@@ -6168,8 +6189,10 @@ NETIO_API ptrdiff_t netio_recv_batch(netio_socket s, netio_datagram *msgs, size_
         do r = netio__os_recv_batch(s, msgs + done, want);
         while (done == 0 && netio__again(&r, s, NETIO_EV_READ, &p));
         r = netio__batch_check(s, msgs + done, r);
-        for (ptrdiff_t i = 0; i < r; i++)
+        for (ptrdiff_t i = 0; i < r; i++) {
+            netio__local_zone(&msgs[done + (size_t)i]);
             NETIO_ON_OP(NETIO_OP_RECV, s, (ptrdiff_t)msgs[done + (size_t)i].len);
+        }
         if (r > 0) done += (size_t)r;
     } while (r == (ptrdiff_t)want && done < count);
     return done ? (ptrdiff_t)done : r;
@@ -7380,6 +7403,7 @@ NETIO_API int netio_tcp_info_get(netio_socket s, netio_tcp_info *out)
 {
     netio_tcp_info info;
     if (!out) return NETIO_EINVAL;
+    if (s == NETIO_INVALID_SOCKET) return NETIO_EBADF; // Windows looks at other things first
     memset(&info, 0, sizeof info);
     int err = netio__os_tcp_info(s, &info);
     if (err == 0) *out = info;

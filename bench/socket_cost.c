@@ -38,7 +38,7 @@
 #  define UDP_GRO 104
 #endif
 
-enum { BATCH = 64, ROOM = 2048, BIG = 65536, KINDS = 4, ROUNDS = 20000 };
+enum { BATCH = 64, ROOM = 2048, BIG = 65536, KINDS = 5, ROUNDS = 20000 };
 
 static bool quick;
 static int other_core = 1;
@@ -158,7 +158,19 @@ static void step_mmsg(server *v)
     if (n > 0) sendmmsg(v->fd, headers, (unsigned)n, 0);
 }
 
-static void step_netio(server *v)
+static void step_netio_single(server *v)
+{
+    netio_event e;
+    netio_addr from;
+    netio_poller_wait(v->poller, &e, 1, -1);
+    for (int i = 0; i < BATCH; i++) {
+        ptrdiff_t n = netio_recvfrom(v->fd, rooms[0], ROOM, &from, 0);
+        if (n < 0) break;
+        netio_sendto(v->fd, rooms[0], (size_t)n, &from, 0);
+    }
+}
+
+static void step_netio_batch(server *v)
 {
     netio_event e;
     netio_poller_wait(v->poller, &e, 1, -1);
@@ -166,9 +178,17 @@ static void step_netio(server *v)
     if (n > 0) netio_send_batch(v->fd, datagrams, (size_t)n, 0);
 }
 
-static void (*const steps[])(server *) = {step_single, step_mmsg, step_netio, step_mmsg};
-static const char *const step_names[] = {"recvfrom, sendto", "recvmmsg, sendmmsg", "netio",
-                                         "recvmmsg, sendmmsg again"};
+static const struct {
+    const char *word, *name;
+    void (*step)(server *);
+    bool netio;
+} kinds[KINDS] = {
+    {"single", "recvfrom, sendto", step_single, false},
+    {"mmsg", "recvmmsg, sendmmsg", step_mmsg, false},
+    {"netio-single", "netio_recvfrom, _sendto", step_netio_single, true},
+    {"netio-batch", "netio_recv_batch, _send_batch", step_netio_batch, true},
+    {"mmsg-again", "recvmmsg, sendmmsg again", step_mmsg, false},
+};
 
 static void open_server(server *v, int kind)
 {
@@ -177,7 +197,7 @@ static void open_server(server *v, int kind)
     v->fd = open_bound(&a);
     v->client = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (v->client < 0 || connect(v->client, (struct sockaddr *)&a, sizeof a) < 0) die("client");
-    if (kind == 2) {
+    if (kinds[kind].netio) {
         must("poller", netio_poller_open(&v->poller, NETIO_BACKEND_EPOLL));
         must("add", netio_poller_add(v->poller, v->fd, NETIO_EV_READ, NULL));
     } else {
@@ -207,7 +227,7 @@ static double round_of(server *v, int kind, int in_flight)
         if (write(v->client, pattern, 64) != 64) die("write");
     }
     double t0 = clock_ns(CLOCK_MONOTONIC);
-    steps[kind](v);
+    kinds[kind].step(v);
     double t1 = clock_ns(CLOCK_MONOTONIC);
     for (int i = 0; i < in_flight; i++) {
         if (read(v->client, back, sizeof back) != 64 || back[0] != (char)i ||
@@ -238,7 +258,7 @@ static void cost_of_echo(void)
             }
         }
         for (int k = 0; k < KINDS; k++) {
-            printf("| %d | %s | %.0f | %.3f | %.3f |\n", flights[f], step_names[k],
+            printf("| %d | %s | %.0f | %.3f | %.3f |\n", flights[f], kinds[k].name,
                    median_ratio(k, -1, rounds) / flights[f], median_ratio(k, 0, rounds),
                    median_ratio(k, 1, rounds));
         }
@@ -250,13 +270,12 @@ static void cost_of_echo(void)
 // with --toggle-collect=step_*.
 static void steps_alone(const char *name, int in_flight, int rounds)
 {
-    static const char *const names[] = {"single", "mmsg", "netio"};
     server v = {0};
     int kind = 0;
-    while (kind < 3 && strcmp(names[kind], name) != 0) {
+    while (kind < KINDS && strcmp(kinds[kind].word, name) != 0) {
         kind++;
     }
-    if (kind == 3 || in_flight < 1 || in_flight > BATCH) fail("step: what?");
+    if (kind == KINDS || in_flight < 1 || in_flight > BATCH) fail("step: what?");
     prepare_rooms();
     open_server(&v, kind);
     for (int r = 0; r < rounds; r++) {
@@ -333,8 +352,10 @@ static void bulk_netio_segment(bulk *b)
     if (netio_send_batch(b->fd, datagrams, 1, 0) != 1) fail("netio_send_batch with segments");
 }
 
-static void (*const bulks[])(bulk *) = {bulk_mmsg, bulk_netio, bulk_mmsg_segment,
-                                        bulk_netio_segment};
+enum { BULKS = 4 };
+
+static void (*const bulks[BULKS])(bulk *) = {bulk_mmsg, bulk_netio, bulk_mmsg_segment,
+                                             bulk_netio_segment};
 static const char *const bulk_names[] = {"sendmmsg", "netio_send_batch", "sendmmsg, UDP_SEGMENT",
                                          "netio_send_batch, segment"};
 
@@ -393,8 +414,8 @@ static void cost_of_sending(bool gro)
     int rounds = quick ? 100 : 2000;
     open_bulk(&b, gro);
     for (int r = -rounds / 10; r < rounds; r++) {
-        for (int k = 0; k < KINDS; k++) {
-            int kind = turn(r < 0 ? 0 : r, k, KINDS);
+        for (int k = 0; k < BULKS; k++) {
+            int kind = turn(r < 0 ? 0 : r, k, BULKS);
             double t0 = clock_ns(CLOCK_MONOTONIC);
             bulks[kind](&b);
             double t1 = clock_ns(CLOCK_MONOTONIC);
@@ -402,7 +423,7 @@ static void cost_of_sending(bool gro)
             if (drain_netio(&b, BATCH, BIG) != RUN) fail("datagrams were lost");
         }
     }
-    for (int k = 0; k < KINDS; k++) {
+    for (int k = 0; k < BULKS; k++) {
         printf("| send, to a receiver %s | %s | %.0f | %.3f |\n", gro ? "with GRO" : "without GRO",
                bulk_names[k], median_ratio(k, -1, rounds) / RUN, median_ratio(k, 0, rounds));
     }
@@ -450,7 +471,7 @@ static void cost_of_segments(void)
 
 // --- sendfile ------------------------------------------------------------------------------------
 
-enum { CHUNK = 16 << 20, CHUNKS = 64 };
+enum { CHUNK = 16 << 20, CHUNKS = 64, WAYS = 4 };
 
 // The other end of two connections answers a byte after each CHUNK, until both end. It drops what
 // comes without copying it (MSG_TRUNC), and never sleeps: on the loopback the sender would else pay
@@ -526,9 +547,9 @@ static int make_file(void)
 
 static void cost_of_sendfile(void)
 {
-    static void (*const ways[])(int, int, off_t) = {file_by_copy16, file_by_copy64,
+    static void (*const ways[WAYS])(int, int, off_t) = {file_by_copy16, file_by_copy64,
                                                     file_by_sendfile, file_by_netio};
-    static const char *const names[] = {"read, send, 16 KiB at a time",
+    static const char *const names[WAYS] = {"read, send, 16 KiB at a time",
                                         "read, send, 64 KiB at a time", "sendfile",
                                         "netio_sendfile"};
     netio_socket listener, by_netio;
@@ -547,11 +568,11 @@ static void cost_of_sendfile(void)
         die("connect");
     }
     for (int r = -2; r < rounds; r++) {
-        for (int k = 0; k < KINDS; k++) {
+        for (int k = 0; k < WAYS; k++) {
             char answer;
             // Everybody sends the same parts of the file, but not one after the other: what the
             // processor's cache holds of a part is nobody's advantage.
-            int kind = turn(r < 0 ? 0 : r, k, KINDS), fd = kind == 3 ? by_netio : by_hand;
+            int kind = turn(r < 0 ? 0 : r, k, WAYS), fd = kind == 3 ? by_netio : by_hand;
             off_t off = (off_t)((r + 2 + 16 * kind) % CHUNKS) * CHUNK;
             double t0 = clock_ns(CLOCK_THREAD_CPUTIME_ID);
             ways[kind](fd, file, off);
@@ -564,7 +585,7 @@ static void cost_of_sendfile(void)
     close(by_hand);
     waitpid(child, NULL, 0);
     printf("| calls | CPU ms/GiB | to 16 KiB | to 64 KiB | to sendfile |\n|---|---|---|---|---|\n");
-    for (int k = 0; k < KINDS; k++) {
+    for (int k = 0; k < WAYS; k++) {
         printf("| %s | %.0f | %.3f | %.3f | %.3f |\n", names[k],
                median_ratio(k, -1, rounds) * ((1 << 30) / CHUNK) / 1e6, median_ratio(k, 0, rounds),
                median_ratio(k, 1, rounds), median_ratio(k, 2, rounds));
@@ -593,7 +614,7 @@ int main(int argc, char **argv)
         cost_of_sendfile();
     } else {
         fprintf(stderr, "usage: socket_cost echo|segments|sendfile [--quick] [--other CORE]\n"
-                        "       socket_cost step single|mmsg|netio IN_FLIGHT ROUNDS\n");
+                        "       socket_cost step single|mmsg|netio-single|netio-batch IN_FLIGHT ROUNDS\n");
         return 2;
     }
     return 0;

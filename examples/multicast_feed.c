@@ -89,12 +89,12 @@ static const char *dropped(netio_socket s)
 }
 
 // Whoever knows the group may send to it, so nothing of what came is believed.
-static void take(netio_socket s, const netio_datagram *m, const netio_addr *group)
+static void take(netio_socket s, const netio_datagram *m)
 {
     const uint8_t *p = m->data;
     uint64_t now = netio_now_ms();
     bool ours = m->len >= HEAD && !m->truncated && memcmp(p, "feed", 4) == 0 &&
-                (!m->local.len || netio_addr_equal_host(&m->local, group));
+                (!m->local.len || netio_addr_class(&m->local) & NETIO_ADDR_MULTICAST);
     if (ours && (!netio_addr_equal(&m->peer, &feed.from) || get(p + 4, 4) != feed.run)) {
         ours = !feed.from.len || now - feed.heard >= 1000; // or two would look like one with gaps
         if (ours) {
@@ -133,7 +133,7 @@ static void take(netio_socket s, const netio_datagram *m, const netio_addr *grou
     if (p[m->len - 1] != '\n') printf("\n");
 }
 
-static int receive_feed(netio_socket s, const netio_addr *group)
+static int receive_feed(netio_socket s)
 {
     static char rooms[BATCH][ROOM];
     netio_datagram msgs[BATCH] = {{0}};
@@ -147,7 +147,7 @@ static int receive_feed(netio_socket s, const netio_addr *group)
         ptrdiff_t n = netio_poller_wait(poller, &event, 1, -1);
         if (n > 0) n = netio_recv_batch(s, msgs, BATCH, 0);
         if (n < 0 && n != NETIO_EAGAIN) err = (int)n;
-        for (ptrdiff_t i = 0; i < n; i++) take(s, &msgs[i], group);
+        for (ptrdiff_t i = 0; i < n; i++) take(s, &msgs[i]);
         fflush(stdout);
     }
     printf("received %llu, missed %llu, late %llu, foreign %llu, dropped by the kernel %s\n",
@@ -237,7 +237,7 @@ int main(int argc, char **argv)
     }
     if (err == 0)
         err = opt.send ? open_sender(&s, &group, ifindex) : open_receiver(&s, &group, ifindex);
-    if (err == 0) err = opt.send ? send_feed(s, &group) : receive_feed(s, &group);
+    if (err == 0) err = opt.send ? send_feed(s, &group) : receive_feed(s);
     if (err < 0) fprintf(stderr, "multicast_feed: %s: %s\n", opt.group, netio_strerror(err));
     netio_close(&s); // leaves the group, too
     netio_poller_close(poller);

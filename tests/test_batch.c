@@ -88,8 +88,8 @@ static int in_own_network(int (*run)(void), int mtu)
     return WEXITSTATUS(status);
 }
 
-// How often a child that runs `run` between two calls of getppid makes the system call `number`, and
-// how many others. PTRACE_GET_SYSCALL_INFO, Linux 5.3 and newer, by number for older headers.
+// Which system calls a child makes that runs `run` between two calls of getppid. By
+// PTRACE_GET_SYSCALL_INFO, Linux 5.3 and newer, as a number for older headers.
 typedef struct traced {
     int sends, receives, others;
 } traced;
@@ -746,7 +746,8 @@ TEST(batch, a_chosen_way_out_is_used_and_an_unknown_one_is_enodev)
 
 TEST(batch, peers_in_other_forms_are_reached_as_by_sendto)
 {
-    static const unsigned char mapped[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 127, 0, 0, 1};
+    static const unsigned char mapped[16] = {0, 0, 0,    0,    0,   0, 0, 0,
+                                             0, 0, 0xFF, 0xFF, 127, 0, 0, 1};
     netio_socket four, dual, r;
     netio_addr to;
     CHECK_OK(netio_bind(&four, "127.0.0.1:0", NULL));
@@ -755,7 +756,8 @@ TEST(batch, peers_in_other_forms_are_reached_as_by_sendto)
     for (int i = 0; i < 6; i++) {
         netio_socket s = i % 2 ? dual : four;
         letters(1, 10, &to);
-        if (i / 2 == 1) CHECK_OK(netio_addr_from_ip(&out[0].peer, mapped, 16, netio_addr_port(&to)));
+        if (i / 2 == 1)
+            CHECK_OK(netio_addr_from_ip(&out[0].peer, mapped, 16, netio_addr_port(&to)));
         if (i / 2 == 2) CHECK_OK(netio_addr_any(&out[0].peer, NETIO_IPV4, netio_addr_port(&to)));
         CHECK_ERR(10, netio_sendto(s, out_bytes[0], 10, &out[0].peer, 1000));
         CHECK_ERR(1, netio_send_batch(s, out, 1, 1000));
@@ -986,6 +988,49 @@ TEST(batch, segments_on_connected_sockets_and_with_a_source)
     CHECK_OK(netio_close(&r));
 }
 
+TEST(batch, segments_over_ipv6_and_through_a_dual_stack_socket)
+{
+    static const char *const targets[] = {"::1", "127.0.0.1"};
+    netio_socket s, r;
+    netio_addr to;
+    if (!has_ipv6()) SKIP("no IPv6 here");
+    if (test_under("qemu")) SKIP("qemu-user does not translate it");
+    receiver(&r, &to, ":0");
+    CHECK_OK(netio_bind(&s, ":0", NULL));
+    for (int i = 0; i < 4; i++) {
+        host(&to, targets[i % 2], netio_addr_port(&to));
+        letters(1, 10, &to);
+        test_fill(big_out, 6350, (uint32_t)i);
+        out[0].data = big_out;
+        out[0].len = 6350;
+        out[0].segment = 100;
+        if (i >= 2 && netio_option_supported(NETIO_OPT_RECV_LOCAL)) {
+            host(&out[0].local, targets[i % 2], 0);
+            out[0].ifindex = loopback_index();
+        }
+        CHECK_ERR(1, netio_send_batch(s, out, 1, 5000));
+        check_pieces(r, 6350, 100);
+    }
+    // And joined on the way in.
+    if (turn_on(r, NETIO_OPT_RECV_SEGMENTS)) {
+        for (int i = 0; i < 2; i++) {
+            host(&to, targets[i], netio_addr_port(&to));
+            send_segments(s, &to, 6350, 100);
+            for (size_t got = 0; got < 6350; got += in[0].len) {
+                rooms(1, EACH);
+                in[0].data = big_in;
+                in[0].cap = sizeof big_in;
+                CHECK_EQ(1, take(r, 1));
+                CHECK(in[0].len > 0);
+                CHECK_MEM(big_out + got, big_in, in[0].len);
+                CHECK(in[0].segment == 100 || (in[0].segment == 0 && in[0].len <= 100));
+                CHECK_EQ(netio_addr_family(&to), netio_addr_family(&in[0].peer));
+            }
+        }
+    }
+    close_two(&s, &r);
+}
+
 TEST(batch, segments_and_whole_ones_in_one_call)
 {
     netio_socket s, r;
@@ -1110,7 +1155,7 @@ TEST(batch, the_kernel_may_join_what_comes)
 }
 
 #ifdef __linux__
-static int over_a_small_mtu(void)
+static int over_a_small_mtu_by(const char *address, int headers)
 {
     netio_socket s, r, peered;
     netio_socket_opts opts = {0};
@@ -1118,7 +1163,7 @@ static int over_a_small_mtu(void)
     char text[NETIO_ADDR_TEXT];
     int mtu = 0;
     opts.type = NETIO_DGRAM;
-    NEED(netio_bind(&s, "127.0.0.1:0", NULL) == 0 && netio_bind(&r, "127.0.0.1:0", NULL) == 0);
+    NEED(netio_bind(&s, address, NULL) == 0 && netio_bind(&r, address, NULL) == 0);
     NEED(netio_local_addr(r, &to) == 0 && netio_addr_format(&to, text, sizeof text) > 0);
     NEED(netio_connect(&peered, text, &opts, 1000) == 0);
     memset(out, 0, sizeof out);
@@ -1133,9 +1178,11 @@ static int over_a_small_mtu(void)
     NEED(netio_set_option(s, NETIO_OPT_DONTFRAG, 1) == 0);
     NEED(netio_send_batch(s, out, 1, 1000) == NETIO_EMSGSIZE);
     NEED(netio_get_option(peered, NETIO_OPT_MTU, &mtu) == 0 && mtu == 1280);
-    out[0].len = (size_t)mtu - 28; // less the headers of IPv4 and UDP
+    out[0].len = (size_t)(mtu - headers);
     NEED(netio_send_batch(s, out, 1, 1000) == 1);
-    NEED(netio_recv(r, big_in, sizeof big_in, 2000) == mtu - 28);
+    NEED(netio_recv(r, big_in, sizeof big_in, 2000) == mtu - headers);
+    out[0].len++;
+    NEED(netio_send_batch(s, out, 1, 1000) == NETIO_EMSGSIZE);
     // Segments larger than the path takes: refused by the kernel, so one by one, in fragments.
     NEED(netio_set_option(s, NETIO_OPT_DONTFRAG, 0) == 0);
     out[0].len = 5000;
@@ -1154,6 +1201,12 @@ static int over_a_small_mtu(void)
     netio_close(&r);
     netio_close(&peered);
     return 0;
+}
+
+static int over_a_small_mtu(void)
+{
+    int code = over_a_small_mtu_by("127.0.0.1:0", 20 + 8);
+    return code || !has_ipv6() ? code : over_a_small_mtu_by("[::1]:0", 40 + 8);
 }
 #else
 static int over_a_small_mtu(void) { return CANNOT; }
@@ -1361,6 +1414,17 @@ TEST(batch, every_datagram_is_an_operation_and_none_takes_memory)
     CHECK_EQ(sends + 100, test_ops(NETIO_OP_SEND));
     CHECK_EQ(receives + 100, test_ops(NETIO_OP_RECV));
     CHECK_EQ(allocs, test_allocs());
+    // So is a failure, as with single datagrams.
+    receives = test_ops(NETIO_OP_RECV);
+    CHECK_ERR(NETIO_EAGAIN, netio_recvfrom(r, big_in, 10, NULL, 0));
+    CHECK_EQ(receives + 1, test_ops(NETIO_OP_RECV));
+    CHECK_ERR(NETIO_EAGAIN, netio_recv_batch(r, in, 10, 0));
+    CHECK_EQ(receives + 2, test_ops(NETIO_OP_RECV));
+    out[0].len = 70000;
+    out[0].data = big_out;
+    sends = test_ops(NETIO_OP_SEND);
+    CHECK_ERR(NETIO_EMSGSIZE, netio_send_batch(s, out, 2, 0));
+    CHECK_EQ(sends + 1, test_ops(NETIO_OP_SEND));
     close_two(&s, &r);
 }
 
@@ -1397,6 +1461,9 @@ TEST(batch, what_a_full_receive_buffer_drops_is_counted)
     CHECK_OK(netio_get_option(r, NETIO_OPT_DROPS, &drops));
     CHECK_EQ(MANY - (long long)got, drops); // reading does not clear it
     CHECK(netio_set_option(r, NETIO_OPT_DROPS, 0) < 0);
+    close_two(&s, &r);
+    test_tcp_pair(&s, &r);
+    CHECK_ERR(NETIO_ENOTSUP, netio_get_option(r, NETIO_OPT_DROPS, &drops)); // TCP drops nothing
     close_two(&s, &r);
 }
 
@@ -1505,6 +1572,7 @@ TEST_MAIN("batch",
     T(batch, arrival_times_are_on_the_wall_clock_and_in_order),
     T(batch, segments_are_cut_where_asked),
     T(batch, segments_on_connected_sockets_and_with_a_source),
+    T(batch, segments_over_ipv6_and_through_a_dual_stack_socket),
     T(batch, segments_and_whole_ones_in_one_call),
     T(batch, segments_beyond_one_ip_packet_go_too),
     T(batch, segments_that_the_kernel_refuses_are_sent_one_by_one),

@@ -1,6 +1,6 @@
-// Multicast: joining and leaving groups, from anyone or one source, on an interface that is there or
-// not; who hears what; loop, hops and the way out. Everything stays on the loopback interface, or in
-// a network that a child process has for itself.
+// Multicast: joining and leaving groups, from anyone or one source, on an interface that is there
+// or not; who hears what; loop, hops and the way out. Everything stays on the loopback interface,
+// or in a network that a child process has for itself.
 #ifndef _WIN32
 #define _GNU_SOURCE
 #endif
@@ -194,7 +194,7 @@ static void hears(netio_socket s, const char *what)
     CHECK_STR(what, buf);
 }
 
-// Nothing of what was said before lies there: the next that comes is said now, to this socket alone.
+// Nothing of what was said before lies there: the next that comes is said now, to this one alone.
 static void hears_nothing(netio_socket s, netio_socket sender)
 {
     netio_addr a;
@@ -275,9 +275,9 @@ TEST(multicast, joining_twice_is_eexist_and_leaving_without_it_enoent)
 
 TEST(multicast, what_is_no_group_is_einval)
 {
-    static const char *const texts[] = {"127.0.0.1:9", "0.0.0.0:9", "255.255.255.255:9",
-                                        "223.255.255.255:9", "240.0.0.0:9", "[::1]:9", "[::]:9",
-                                        "[fe80::1]:9"};
+    static const char *const texts[] = {
+        "127.0.0.1:9", "0.0.0.0:9", "255.255.255.255:9", "223.255.255.255:9", "240.0.0.0:9",
+        "[::1]:9",     "[::]:9",    "[fe80::1]:9"};
     netio_socket r = open_receiver(0);
     netio_addr a;
     uint32_t lo = loopback();
@@ -969,7 +969,7 @@ static bool interface_address(const char *name, const char *text)
     return ok;
 }
 
-// The loopback device gives back all that is sent on it; only a device that does not shows the loop.
+// The loopback device gives back all that is sent on it: another one has to show the loop.
 static int loop_off(void)
 {
     netio_socket r, s;
