@@ -19,9 +19,10 @@ netio.h: portable sockets, options and pollers. C99 and C++11, one file, no depe
         return 1;
     }
 
-BUILD  Linux, macOS, BSD: nothing to add (before glibc 2.34: -pthread). Windows: link ws2_32; MSVC
-does it by itself. The implementation asks for the platform's full interface by itself, so it also
-builds with -std=c99; under such a strict mode include it before any system header.
+BUILD  Linux, macOS: nothing to add (before glibc 2.34: -pthread). BSD: -pthread. Windows: link
+ws2_32; MSVC does it by itself. The implementation asks for the platform's full interface by
+itself, so it also builds with -std=c99; under such a strict mode include it before any system
+header.
 
 CONTENTS  search for >>name to reach the declarations, >>name.c to reach the code
 
@@ -47,8 +48,9 @@ errno; netio_os_error() has the OS's own number.
 WAITING  timeout_ms is 0: don't wait (NETIO_EAGAIN if it would), negative: no limit, else
 milliseconds on the monotonic clock (NETIO_ETIMEDOUT when they are over; the socket stays usable).
 Signals and partial progress never extend it. For one deadline over several calls see
-netio_deadline. Only timeout_ms decides: the OS's blocking mode of a socket does not matter to sends
-and receives. (On Windows it does: adopt a socket that was made elsewhere first.)
+netio_deadline. Only timeout_ms decides: the OS's blocking mode of a socket does not matter to
+sends and receives. (On Windows it does, and for sends on macOS and NetBSD: adopt a socket that was
+made elsewhere first.)
 
 THREADS  Different sockets: any threads. One socket: one thread may receive while one sends; two
 senders, or two receivers, need a lock of yours. A poller: one thread, but for netio_poller_wake.
@@ -285,7 +287,7 @@ NETIO_API int netio_deadline_left(int64_t deadline);
 // No heap, no names; any thread.
 //================================================================================================
 
-#define NETIO_ADDR_TEXT 128 // room for any formatted address and its NUL
+#define NETIO_ADDR_TEXT 144 // room for any formatted address and its NUL
 
 enum { NETIO_IPV4 = 4, NETIO_IPV6 = 6, NETIO_UNIX = 1 };
 
@@ -650,7 +652,8 @@ NETIO_API int netio_multicast_leave(netio_socket s, const netio_addr *group, uin
                                     const netio_addr *source);
 
 // Ask by datagram: send, wait, send again with growing pauses (first_ms doubled), `tries` times.
-// `match` says whether a datagram is the answer (NULL: any from `to`); others are dropped.
+// `match` says whether a datagram from `to` is the answer (NULL: any; to a group or broadcast
+// address: from anybody); others are dropped.
 // Returns the answer's length (above answer.cap: cut); NETIO_ETIMEDOUT after exactly `tries` sends;
 // NETIO_EINVAL; as above. Takes at most first_ms * (2^tries - 1).
 NETIO_API ptrdiff_t netio_query(netio_socket s, const netio_addr *to, netio_buf request,
@@ -821,7 +824,8 @@ NETIO_API const char *netio_tcp_state_name(int state); // "ESTABLISHED"; "" if u
 // dropped; no wait spins on it. (Windows cannot always tell a closed socket from one that took over
 // its number: there the rule has no net under it.)
 //
-// Add, modify and remove take constant time. Memory: at most 64 bytes for each registration that
+// Add, modify and remove take constant time (AFD: as long as Windows takes to cancel a request,
+// which grows with those under way). Memory: at most 64 bytes for each registration that
 // there has been at once; with AFD about 150.
 //================================================================================================
 
@@ -1547,7 +1551,11 @@ static int netio__os_accept_raw(int s, struct sockaddr *sa, socklen_t *len)
     int client = accept4(s, sa, len, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (client < 0 && errno == ENOSYS) {
         client = accept(s, sa, len);
-        if (client >= 0) netio__os_prepare(client, false);
+        if (client >= 0 && netio__os_prepare(client, false) < 0) {
+            netio__os_close(client);
+            errno = ECONNABORTED;
+            return -1;
+        }
     }
     if (client >= 0) netio__os_no_sigpipe(client);
     return client;
@@ -1937,7 +1945,7 @@ static uint64_t netio__os_cmsg_time(const void *data, size_t len, uint64_t unit)
     int64_t w[2] = {0, 0};
     int32_t n[2] = {0, 0};
     struct timeval tv;
-    if (len == sizeof w && unit == 1000 && sizeof tv == sizeof w) { // macOS: tv_usec has 32 bits
+    if (unit == 1000 && len == sizeof tv) { // microseconds: not Linux
         memcpy(&tv, data, sizeof tv);
         w[0] = (int64_t)tv.tv_sec;
         w[1] = (int64_t)tv.tv_usec;
@@ -2055,16 +2063,27 @@ static void netio__os_cmsg_take(netio_datagram *m, const struct cmsghdr *c, cons
     }
 }
 
-static size_t netio__os_cmsg_data_len(const struct cmsghdr *c)
+// The bytes that are there: BSD leaves the length of a message that was cut (MSG_CTRUNC) as it was.
+static size_t netio__os_cmsg_data_len(const struct msghdr *h, const struct cmsghdr *c)
 {
-    return (size_t)c->cmsg_len > CMSG_LEN(0) ? (size_t)c->cmsg_len - CMSG_LEN(0) : 0;
+    size_t at = (size_t)((const char *)c - (const char *)h->msg_control);
+    size_t room = (size_t)h->msg_controllen - at;
+    size_t len = (size_t)c->cmsg_len < room ? (size_t)c->cmsg_len : room;
+    return len > CMSG_LEN(0) ? len - CMSG_LEN(0) : 0;
+}
+
+// FreeBSD has disposed of descriptors already whose message it cut.
+static bool netio__os_cmsg_gone(const struct msghdr *h, const struct cmsghdr *c)
+{
+    return NETIO__FREEBSD && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS &&
+           (h->msg_flags & MSG_CTRUNC);
 }
 
 // CMSG_NXTHDR without its warnings in some C libraries.
 static struct cmsghdr *netio__os_cmsg_next(const struct msghdr *h, struct cmsghdr *c)
 {
     size_t at = (size_t)((char *)c - (char *)h->msg_control);
-    at += CMSG_SPACE(netio__os_cmsg_data_len(c));
+    at += CMSG_SPACE(netio__os_cmsg_data_len(h, c));
     if (at + CMSG_LEN(0) > (size_t)h->msg_controllen) return NULL;
     return (struct cmsghdr *)(void *)((char *)h->msg_control + at);
 }
@@ -2077,6 +2096,7 @@ static void netio__os_packet_done(struct msghdr *h, netio_datagram *m, size_t n)
     m->truncated = m->full > m->cap;
     m->len = m->truncated ? m->cap : n;
     m->peer.len = (uint32_t)h->msg_namelen;
+    if (m->peer.len > sizeof m->peer.raw) m->peer.len = sizeof m->peer.raw;
     m->peer.dual = 0;
     netio_addr_unmap(&m->peer);
     m->local.len = 0;
@@ -2085,7 +2105,8 @@ static void netio__os_packet_done(struct msghdr *h, netio_datagram *m, size_t n)
     m->tos = m->ttl = 0;
     if (h->msg_controllen == 0) return;
     for (struct cmsghdr *c = CMSG_FIRSTHDR(h); c; c = netio__os_cmsg_next(h, c))
-        netio__os_cmsg_take(m, c, CMSG_DATA(c), netio__os_cmsg_data_len(c));
+        if (!netio__os_cmsg_gone(h, c))
+            netio__os_cmsg_take(m, c, CMSG_DATA(c), netio__os_cmsg_data_len(h, c));
 }
 
 static size_t netio__os_cmsg_put_ipv6(struct cmsghdr *c, const void *ip, uint32_t ifindex)
@@ -2245,7 +2266,7 @@ static void netio__os_own_groups(int s) { (void)s; }
 // --- descriptors and credentials ---------------------------------------------------------------
 
 #if NETIO__HAS_UNIX
-#define NETIO__FDS_ROOM 253 // most descriptors that Linux puts into one message; others: fewer
+#define NETIO__FDS_ROOM 512 // most that a system puts into one message: macOS; Linux 253
 
 #if defined(MSG_CMSG_CLOEXEC)
 static bool netio__os_fd_taken(int fd) { return fd >= 0; }
@@ -2298,7 +2319,8 @@ static ptrdiff_t netio__os_recv_fds(int s, void *buf, size_t cap, int *fds, size
     if (n < 0) return netio__os_fail();
     for (struct cmsghdr *c = CMSG_FIRSTHDR(&h); c; c = netio__os_cmsg_next(&h, c)) {
         if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
-        for (size_t i = 0; i < netio__os_cmsg_data_len(c) / sizeof(int); i++, got++) {
+        if (netio__os_cmsg_gone(&h, c)) continue;
+        for (size_t i = 0; i < netio__os_cmsg_data_len(&h, c) / sizeof(int); i++, got++) {
             int fd;
             memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
             if (got < room && netio__os_fd_taken(fd)) fds[(*count)++] = fd;
@@ -2354,17 +2376,29 @@ static int netio__os_peer_cred(int s, netio_cred *out)
 
 // --- interfaces --------------------------------------------------------------------------------
 
-static uint8_t netio__os_mask_bits(const struct sockaddr *mask)
+#if NETIO__HAS_SA_LEN
+static size_t netio__os_sa_len(const struct sockaddr *sa, size_t whole)
 {
-    netio_addr a;
-    size_t len = sizeof(struct sockaddr_in6);
+    return sa->sa_len < whole ? sa->sa_len : whole;
+}
+#else
+static size_t netio__os_sa_len(const struct sockaddr *sa, size_t whole)
+{
+    (void)sa;
+    return whole;
+}
+#endif
+
+// BSD leaves the family of a netmask out and cuts its zeros off.
+static uint8_t netio__os_mask_bits(const struct sockaddr *mask, int family)
+{
+    size_t at = family == AF_INET6 ? offsetof(struct sockaddr_in6, sin6_addr)
+                                   : offsetof(struct sockaddr_in, sin_addr);
+    size_t end = at + (family == AF_INET6 ? 16 : 4);
     uint8_t bits = 0;
     if (!mask) return 0;
-    if (mask->sa_family != AF_INET6) len = sizeof(struct sockaddr_in);
-    if (netio_addr_from_sockaddr(&a, mask, len) < 0) return 0;
-    netio_buf ip = netio_addr_ip(&a);
-    for (size_t i = 0; i < ip.len; i++)
-        for (uint8_t b = ((const uint8_t *)ip.data)[i]; b & 0x80; b = (uint8_t)(b << 1)) bits++;
+    for (end = netio__os_sa_len(mask, end); at < end; at++)
+        for (uint8_t b = ((const uint8_t *)mask)[at]; b & 0x80; b = (uint8_t)(b << 1)) bits++;
     return bits;
 }
 
@@ -2385,7 +2419,7 @@ static bool netio__os_interface(netio_interface *out, const struct ifaddrs *i)
     if (i->ifa_flags & IFF_BROADCAST) out->flags |= NETIO_IF_BROADCAST;
     if (i->ifa_flags & IFF_MULTICAST) out->flags |= NETIO_IF_MULTICAST;
     out->index = netio__os_if_index(i->ifa_name);
-    out->prefix_bits = netio__os_mask_bits(i->ifa_netmask);
+    out->prefix_bits = netio__os_mask_bits(i->ifa_netmask, i->ifa_addr->sa_family);
     netio__text_z(out->name, sizeof out->name, 0, i->ifa_name);
     if ((i->ifa_flags & IFF_BROADCAST) && i->ifa_broadaddr && i->ifa_addr->sa_family == AF_INET)
         netio_addr_from_sockaddr(&out->broadcast, i->ifa_broadaddr, len);
@@ -3098,6 +3132,9 @@ static ptrdiff_t netio__os_read_file(netio_file file, void *buf, size_t cap, uin
     at.Offset = (DWORD)off;
     at.OffsetHigh = (DWORD)(off >> 32);
     BOOL ok = ReadFile((HANDLE)file, buf, (DWORD)cap, &n, &at);
+    if (!ok &&
+        GetLastError() == ERROR_IO_PENDING) // opened for overlapped use: `at` is the kernel's
+        ok = GetOverlappedResult((HANDLE)file, &at, &n, TRUE);
     DWORD code = ok ? 0 : GetLastError();
     SetFilePointerEx((HANDLE)file, before, NULL, FILE_BEGIN);
     if (ok) return (ptrdiff_t)n;
@@ -3156,6 +3193,7 @@ static int netio__os_chmod(const char *path, int mode)
 #define NETIO__WIN_TTL 21     // IP_RECVTTL, IPV6_HOPLIMIT
 #define NETIO__WIN_TOS 40     // IP_RECVTOS, IPV6_RECVTCLASS
 #define NETIO__WIN_TOS_VALUE 3
+#define NETIO__WIN_TCLASS_VALUE 39
 #define NETIO__WIN_TTL_VALUE 4
 #define NETIO__WIN_COALESCED 3 // level IPPROTO_UDP: UDP_RECV_MAX_COALESCED_SIZE, UDP_COALESCED_INFO
 #define NETIO__WIN_SEND_SIZE 2 // level IPPROTO_UDP: UDP_SEND_MSG_SIZE
@@ -3226,7 +3264,8 @@ static void netio__win_cmsg_take(netio_datagram *m, const netio__win_cmsg *c, co
     if (c->level != IPPROTO_IP && c->level != IPPROTO_IPV6) return;
     if (c->type == NETIO__WIN_TTL || (c->level == IPPROTO_IP && c->type == NETIO__WIN_TTL_VALUE))
         m->ttl = (uint8_t)number;
-    if (c->type == NETIO__WIN_TOS || (c->level == IPPROTO_IP && c->type == NETIO__WIN_TOS_VALUE))
+    if (c->type == NETIO__WIN_TOS || (c->level == IPPROTO_IP && c->type == NETIO__WIN_TOS_VALUE) ||
+        (c->level == IPPROTO_IPV6 && c->type == NETIO__WIN_TCLASS_VALUE))
         m->tos = (uint8_t)number;
     if (c->type != NETIO__WIN_PKTINFO) return;
     if (c->level == IPPROTO_IP && len >= sizeof info4) {
@@ -3489,7 +3528,7 @@ static ptrdiff_t netio__os_interfaces(netio_interface *out, size_t cap, size_t s
     void *block = NULL;
     size_t n = 0;
     for (int i = 0; code == ERROR_BUFFER_OVERFLOW && i < 4; i++) {
-        NETIO_FREE(block);
+        if (block) NETIO_FREE(block);
         block = NETIO_MALLOC(size);
         code = block ? fn(AF_UNSPEC, 0x0E /* no anycast, multicast, DNS */, NULL, block, &size)
                      : ERROR_NOT_ENOUGH_MEMORY;
@@ -3498,7 +3537,7 @@ static ptrdiff_t netio__os_interfaces(netio_interface *out, size_t cap, size_t s
         for (netio__win_unicast *u = a->unicast; u; u = u->next, n++)
             if (n >= skip && n - skip < cap) netio__win_interface(&out[n - skip], a, u);
     }
-    NETIO_FREE(block);
+    if (block) NETIO_FREE(block);
     if (dll) FreeLibrary(dll);
     if (code == 0 || code == ERROR_NO_DATA) return (ptrdiff_t)n;
     WSASetLastError((int)code);
@@ -3535,7 +3574,7 @@ static int netio__os_tcp_info(netio_socket s, netio_tcp_info *out)
     out->rtt_us = i.rtt_us;
     out->mss = i.mss;
     out->cwnd = i.mss ? i.cwnd / i.mss : 0;
-    out->retransmits = i.retransmitted;
+    out->retransmits = i.mss ? (i.retransmitted + i.mss - 1) / i.mss : 0; // bytes, there
     out->unacked = i.in_flight;
     out->bytes_sent = i.bytes_out;
     out->bytes_received = i.bytes_in;
@@ -3618,8 +3657,9 @@ static int netio__os_wait(netio__os_waiter *w, size_t count, int timeout_ms)
         Sleep(timeout_ms < 0 ? INFINITE : (DWORD)timeout_ms);
         return 0;
     }
+    int64_t by = netio_deadline(timeout_ms);
     int n = netio__os_select(w, count, timeout_ms, false);
-    return n == NETIO_EAGAIN ? netio__os_select(w, count, timeout_ms, true) : n;
+    return n == NETIO_EAGAIN ? netio__os_select(w, count, netio_deadline_left(by), true) : n;
 }
 
 #if NETIO__HAS_POLLER
@@ -4222,6 +4262,7 @@ NETIO_API int netio_addr_from_sockaddr(netio_addr *out, const void *sockaddr, si
     if (family == AF_UNIX && len > sizeof(netio__sockaddr_un)) return NETIO_EINVAL;
     if (family == AF_INET) a.len = sizeof(struct sockaddr_in);
     if (family == AF_INET6) a.len = sizeof(struct sockaddr_in6);
+    netio__addr_seal(&a);
     *out = a;
     return 0;
 }
@@ -4370,7 +4411,10 @@ NETIO_API uint64_t netio_addr_hash(const netio_addr *a)
     }
     char text[NETIO_ADDR_TEXT];
     if (netio_addr_family(a) == NETIO_UNIX) // its canonical form, as lengths count a NUL or not
-        return netio__hash(h, text, netio__format_unix(a, text, sizeof text, 0));
+    {
+        size_t n = netio__format_unix(a, text, sizeof text, 0);
+        return netio__hash(h, text, n < sizeof text ? n : sizeof text - 1);
+    }
     return netio__hash(h, a->raw, a->len);
 }
 
@@ -5356,6 +5400,7 @@ static int netio__attempt_start(netio__race *r, netio__attempt *t)
     int err = netio_connect_start(&t->socket, &t->addr, r->o);
     t->err = NETIO_EINPROGRESS;
     if (err == 0) return 1;
+    if (err == NETIO_EINPROGRESS) t->pause_ms = 0;
     if (err == NETIO_EINPROGRESS) return 0;
     t->socket = NETIO_INVALID_SOCKET;
     if (err == NETIO_EAGAIN && netio_addr_family(&t->addr) == NETIO_UNIX) {
@@ -6067,6 +6112,9 @@ NETIO_API int netio_sendfile(netio_socket s, netio_file file, uint64_t off, uint
     if (done) *done = 0;
     if (len > UINT64_MAX - off) return NETIO_EINVAL;
     if (timeout_ms > 0) netio__patience_left(&p);
+    // The kernel's path has no flag for one call: only the socket's own mode keeps it from waiting.
+    bool nonblocking = true;
+    if (netio__os_get_nonblocking(s, &nonblocking) == 0 && !nonblocking) r = NETIO_ENOTSUP;
     while (r >= 0 && sent < len) {
         size_t want = len - sent < NETIO__IO_MAX ? (size_t)(len - sent) : NETIO__IO_MAX;
         do r = netio__os_sendfile(s, file, off + sent, want);
@@ -6104,7 +6152,8 @@ NETIO_API ptrdiff_t netio_recvfrom(netio_socket s, void *buf, size_t cap, netio_
     } while (netio__again(&r, s, NETIO_EV_READ, &p));
     // IP datagrams come with an IP sender. What has another, or none, may be no datagram at all.
     netio_addr sender;
-    netio__addr_take(&sender, sa, len);
+    memset(&sender, 0, sizeof sender);
+    if (r >= 0) netio__addr_take(&sender, sa, len);
     int type = r >= 0 && !netio__is_ip(&sender) ? netio__socket_type(s) : SOCK_DGRAM;
     if (type < 0) r = type;
     if (type == SOCK_STREAM) r = NETIO_EINVAL;
@@ -6198,22 +6247,6 @@ NETIO_API ptrdiff_t netio_recv_batch(netio_socket s, netio_datagram *msgs, size_
     return done ? (ptrdiff_t)done : r;
 }
 
-// What a system does not do in one call: the pieces of a segmented datagram, one by one. `*from`:
-// where to go on after NETIO_EAGAIN.
-static ptrdiff_t netio__send_segments(netio_socket s, const netio_datagram *m, size_t *from)
-{
-    ptrdiff_t r = 1;
-    while (*from < m->len && r > 0) {
-        netio_datagram piece = *m;
-        piece.data = (char *)m->data + *from;
-        piece.len = m->len - *from < m->segment ? m->len - *from : m->segment;
-        piece.segment = 0;
-        r = netio__os_send_batch(s, &piece, 1);
-        if (r > 0) *from += piece.len;
-    }
-    return r;
-}
-
 static bool netio__has_segments(const netio_datagram *m)
 {
     return m->segment && m->segment < m->len;
@@ -6258,6 +6291,37 @@ static bool netio__segments_refused(const netio_datagram *m, ptrdiff_t r)
 }
 #endif
 
+// One datagram; an IPv6 socket elsewhere than on Linux wants an IPv4 peer in the mapped form.
+static ptrdiff_t netio__send_one(netio_socket s, const netio_datagram *m)
+{
+    netio_datagram one = *m;
+    netio__ip ip;
+    int family = 0;
+    ptrdiff_t r = netio__os_send_batch(s, &one, 1);
+    if ((r != NETIO_EINVAL && r != NETIO_EAFNOSUPPORT) || !netio__addr_get_ip(&ip, &one.peer) ||
+        ip.family != NETIO_IPV4 || netio__os_family(s, &family) < 0 || family != AF_INET6)
+        return r;
+    netio__ip_map(&ip);
+    netio__addr_set_ip(&one.peer, &ip);
+    return netio__os_send_batch(s, &one, 1);
+}
+
+// What a system does not do in one call: the pieces of a segmented datagram, one by one. `*from`:
+// where to go on after NETIO_EAGAIN.
+static ptrdiff_t netio__send_segments(netio_socket s, const netio_datagram *m, size_t *from)
+{
+    ptrdiff_t r = 1;
+    while (*from < m->len && r > 0) {
+        netio_datagram piece = *m;
+        piece.data = (char *)m->data + *from;
+        piece.len = m->len - *from < m->segment ? m->len - *from : m->segment;
+        piece.segment = 0;
+        r = netio__send_one(s, &piece);
+        if (r > 0) *from += piece.len;
+    }
+    return r;
+}
+
 // A peer that must be rewritten: mapped IPv4, or "any", which means this machine.
 static bool netio__peer_odd(const netio_datagram *m)
 {
@@ -6283,24 +6347,18 @@ static size_t netio__send_run(netio_socket s, const netio_datagram *msgs, size_t
 static ptrdiff_t netio__send_some(netio_socket s, const netio_datagram *msgs, size_t count,
                                   size_t *from)
 {
-    netio_datagram one = *msgs;
+    netio_datagram one;
     size_t run = *from ? 0 : netio__send_run(s, msgs, count);
     ptrdiff_t r = run ? netio__os_send_batch(s, msgs, run) : 0;
-    if (run && !netio__segments_refused(msgs, r) &&
-        ((r != NETIO_EINVAL && r != NETIO_EAFNOSUPPORT) || netio__has_segments(msgs) ||
-         msgs->local.len || netio_addr_family(&msgs->peer) != NETIO_IPV4))
-        return r;
+    bool unlike =
+        (r == NETIO_EINVAL || r == NETIO_EAFNOSUPPORT) &&
+        netio_addr_family(&msgs->peer) == NETIO_IPV4; // perhaps it is the form of the peer
+    if (run && !unlike && !netio__segments_refused(msgs, r)) return r;
+    one = *msgs;
     netio_addr_unmap(&one.peer);
     netio_addr_unmap(&one.local);
     netio__to_loopback(&one.peer);
-    if (netio__has_segments(&one)) {
-        r = netio__send_segments(s, &one, from);
-    } else if (one.local.len || one.ifindex) {
-        r = netio__os_send_batch(s, &one, 1);
-    } else { // an IPv6 socket elsewhere than on Linux may want the mapped form
-        r = netio__sendto(s, one.len ? one.data : "", one.len, &one.peer);
-        if (r >= 0) r = 1;
-    }
+    r = netio__has_segments(&one) ? netio__send_segments(s, &one, from) : netio__send_one(s, &one);
     if (r > 0) *from = 0;
     return r;
 }
@@ -6397,14 +6455,37 @@ static int netio__interface_ipv4(uint32_t ifindex, struct in_addr *out)
     return 0;
 }
 
-// The older calls, one for each family: OpenBSD, and Wine.
+#if defined(IP_ADD_SOURCE_MEMBERSHIP)
+static int netio__multicast_old_source(netio_socket s, bool join, const netio_addr *group,
+                                       uint32_t ifindex, const netio_addr *source)
+{
+    struct ip_mreq_source m;
+    if (netio_addr_family(group) != NETIO_IPV4) return NETIO_ENOTSUP; // IPv6 has no such call
+    memset(&m, 0, sizeof m);
+    memcpy(&m.imr_multiaddr, netio_addr_ip(group).data, 4);
+    memcpy(&m.imr_sourceaddr, netio_addr_ip(source).data, 4);
+    int err = netio__interface_ipv4(ifindex, &m.imr_interface);
+    if (err < 0) return err;
+    return netio__os_setopt(
+        s, IPPROTO_IP, join ? IP_ADD_SOURCE_MEMBERSHIP : IP_DROP_SOURCE_MEMBERSHIP, &m, sizeof m);
+}
+#else
+static int netio__multicast_old_source(netio_socket s, bool join, const netio_addr *group,
+                                       uint32_t ifindex, const netio_addr *source)
+{
+    (void)s, (void)join, (void)group, (void)ifindex, (void)source;
+    return NETIO_ENOTSUP;
+}
+#endif
+
+// The older calls, one for each family: macOS and BSD without an interface, OpenBSD, NetBSD, Wine.
 static int netio__multicast_old(netio_socket s, bool join, const netio_addr *group,
                                 uint32_t ifindex, const netio_addr *source)
 {
     struct ip_mreq m4;
     struct ipv6_mreq m6;
     netio_buf ip = netio_addr_ip(group);
-    if (source) return NETIO_ENOTSUP;
+    if (source) return netio__multicast_old_source(s, join, group, ifindex, source);
     if (ip.len == 16) {
         memset(&m6, 0, sizeof m6);
         memcpy(&m6.ipv6mr_multiaddr, ip.data, 16);
@@ -6439,8 +6520,10 @@ static int netio__multicast(netio_socket s, bool join, const netio_addr *group, 
         netio_addr_family(&g) == NETIO_IPV6)
         return NETIO_EINVAL;
     int level = netio_addr_family(&g) == NETIO_IPV4 ? (int)IPPROTO_IP : (int)IPPROTO_IPV6;
-    int err = source ? netio__multicast_source(s, level, join, &g, ifindex, &from)
-                     : netio__multicast_any(s, level, join, &g, ifindex);
+    // On macOS and the BSDs the calls of RFC 3678 do not choose an interface; the older ones do.
+    int err = NETIO__BSD && ifindex == 0 ? (int)NETIO_ENOTSUP
+              : source ? netio__multicast_source(s, level, join, &g, ifindex, &from)
+                       : netio__multicast_any(s, level, join, &g, ifindex);
     if (err == NETIO_ENOTSUP)
         err = netio__multicast_old(s, join, &g, ifindex, source ? &from : NULL);
     if (err == 0 && join) netio__os_own_groups(s);
@@ -6506,6 +6589,10 @@ NETIO_API ptrdiff_t netio_recv_fds(netio_socket s, void *buf, size_t cap, netio_
         r = netio__os_recv_fds(s, buf, cap < NETIO__IO_MAX ? cap : NETIO__IO_MAX, fds, count);
     } while (netio__again(&r, s, NETIO_EV_READ, &p));
     if (r == 0) r = netio__zero_or_eof(s);
+    if (r == NETIO_EOF) { // an empty record may bring some
+        for (size_t i = 0; i < *count; i++) netio__os_close(fds[i]);
+        *count = 0;
+    }
     NETIO_ON_OP(NETIO_OP_RECV, s, r);
     return r;
 }
@@ -6529,6 +6616,8 @@ NETIO_API int netio_peer_cred(netio_socket s, netio_cred *out)
 static ptrdiff_t netio__query_wait(netio_socket s, const netio_addr *to, netio_room answer,
                                    bool (*match)(void *user, netio_buf got), void *user, int64_t by)
 {
+    // To a group anybody may answer, from an address of his own.
+    bool many = (netio_addr_class(to) & (NETIO_ADDR_MULTICAST | NETIO_ADDR_BROADCAST)) != 0;
     for (;;) {
         netio_addr from;
         netio_buf got;
@@ -6538,7 +6627,8 @@ static ptrdiff_t netio__query_wait(netio_socket s, const netio_addr *to, netio_r
         if (n < 0) return n;
         got.data = answer.data;
         got.len = (size_t)n < answer.cap ? (size_t)n : answer.cap;
-        if (netio_addr_equal(&from, to) && (!match || match(user, got))) return n;
+        if (!many && !netio_addr_equal(&from, to)) continue;
+        if (!match || match(user, got)) return n;
     }
 }
 
@@ -6552,6 +6642,7 @@ NETIO_API ptrdiff_t netio_query(netio_socket s, const netio_addr *to, netio_buf 
     if ((answer.cap && !answer.data) || (request.len && !request.data)) return NETIO_EINVAL;
     peer = *to;
     netio_addr_unmap(&peer);
+    netio__to_loopback(&peer);
     for (int i = 0; i < tries && r == NETIO_ETIMEDOUT; i++) {
         int64_t by = netio_deadline(first_ms);
         r = netio_sendto(s, request.data, request.len, &peer, first_ms);
@@ -6765,6 +6856,14 @@ NETIO_API ptrdiff_t netio_query(netio_socket s, const netio_addr *to, netio_buf 
 #define NETIO__OS_DROPS NETIO__NO_OPTION
 #endif
 
+#if NETIO__APPLE && defined(SO_LINGER_SEC)
+#define NETIO__OS_LINGER SO_LINGER_SEC // SO_LINGER counts ticks there
+#define NETIO__LINGER_MAX 327          // kept in a short, as hundredths
+#else
+#define NETIO__OS_LINGER SO_LINGER
+#define NETIO__LINGER_MAX 32767
+#endif
+
 enum { // how the value looks to the OS
     NETIO__KIND_INT,
     NETIO__KIND_TIME,     // ms, struct timeval or DWORD
@@ -6825,7 +6924,7 @@ static const netio__option_row netio__options[] = {
     {NETIO_OPT_USER_TIMEOUT, "USER_TIMEOUT", NETIO__KIND_INT, NETIO__FOR_TCP,
      0, INT32_MAX, IPPROTO_TCP, NETIO__OS_USER_TIMEOUT, NETIO__NO},
     {NETIO_OPT_LINGER, "LINGER", NETIO__KIND_LINGER, NETIO__FOR_TCP,
-     -1, 32767, SOL_SOCKET, SO_LINGER, NETIO__NO},
+     -1, NETIO__LINGER_MAX, SOL_SOCKET, NETIO__OS_LINGER, NETIO__NO},
     {NETIO_OPT_SNDBUF, "SNDBUF", NETIO__KIND_INT, 0,
      1, INT32_MAX, SOL_SOCKET, SO_SNDBUF, NETIO__NO},
     {NETIO_OPT_RCVBUF, "RCVBUF", NETIO__KIND_INT, 0,
@@ -7016,14 +7115,14 @@ static int netio__option_set_linger(netio_socket s, int seconds)
     memset(&l, 0, sizeof l);
     l.l_onoff = seconds >= 0;
     l.l_linger = (netio__linger_s)(seconds > 0 ? seconds : 0);
-    return netio__os_setopt(s, SOL_SOCKET, SO_LINGER, &l, sizeof l);
+    return netio__os_setopt(s, SOL_SOCKET, NETIO__OS_LINGER, &l, sizeof l);
 }
 
 static int netio__option_get_linger(netio_socket s, int *seconds)
 {
     struct linger l;
     size_t len = sizeof l;
-    int err = netio__os_getopt(s, SOL_SOCKET, SO_LINGER, &l, &len);
+    int err = netio__os_getopt(s, SOL_SOCKET, NETIO__OS_LINGER, &l, &len);
     if (err == 0) *seconds = l.l_onoff ? (int)l.l_linger : -1;
     return err;
 }
@@ -7473,6 +7572,7 @@ struct netio_poller {
     size_t set_cap;
     uint32_t leftovers; // epoll: reports for keys that are gone. WSAPoll: slots that wait to write
     uint32_t parked;    // WSAPoll: slots out of its set after a half-close
+    uint64_t asked_ms;  // WSAPoll: when select was asked
 };
 
 // --- the table ---------------------------------------------------------------------------------
@@ -8068,7 +8168,7 @@ static int netio__epoll_move(netio_poller *p, uint32_t slot, int fresh)
     return err;
 }
 
-// The old object keeps its number, as somebody may have nested it.
+// The old object keeps its number. (A poller that it is nested in must add it again.)
 static void netio__epoll_rebuild(netio_poller *p)
 {
     int code = errno, old = p->fd, fresh = epoll_create1(EPOLL_CLOEXEC);
@@ -8122,8 +8222,7 @@ static ptrdiff_t netio__epoll_wait(netio_poller *p, netio_event *out, size_t cap
         if (key == UINT64_MAX) {
             netio__poller_woken(p);
         } else if (slot >= p->slot_cap || p->slots[slot].gen != (uint32_t)(key >> 32)) {
-            p->leftovers++;
-            p->stale++;
+            if (p->leftovers++ == 0) p->stale++;
         } else {
             n += netio__poller_report(p, slot, netio__epoll_got(list[i].events), &out[n]);
         }
@@ -8278,11 +8377,14 @@ static const netio__poller_ops netio__kqueue_ops = {
 #endif // kqueue
 
 #if NETIO__HAS_POLLER && NETIO__WINDOWS && (NETIO__HAS_SELECT || NETIO__HAS_WSAPOLL)
-// After WSAENOTSOCK: somebody closed a socket that is in the set.
+// After WSAENOTSOCK: somebody closed a socket that is in the set. Only what is no socket any more
+// goes: the addresses, which are its identity here, change when a live one is bound or connected.
 static void netio__winsock_sweep(netio_poller *p)
 {
+    uint16_t unused;
     for (uint32_t i = p->watch_count; i-- > 0;)
-        if (!netio__identity_alive(p, p->watch[i])) netio__drop_stale(p, p->watch[i]);
+        if (netio__os_identity(p->slots[p->watch[i]].socket, &unused) < 0)
+            netio__drop_stale(p, p->watch[i]);
 }
 
 #endif
@@ -8320,7 +8422,7 @@ static void netio__winset_add(netio_poller *p, int which, SOCKET s)
     set->sockets[set->count++] = s;
 }
 
-// Behind the sets: for each slot in p->watch the place in `out` where a wait has put its event.
+// Behind the sets: for each slot in p->watch what a wait has found.
 static uint32_t *netio__winset_batch(netio_poller *p)
 {
     return (uint32_t *)(void *)netio__winset_at(p, NETIO__WIN_SETS);
@@ -8355,19 +8457,17 @@ static void netio__winselect_fill(netio_poller *p)
 {
     for (int i = 0; i < NETIO__WIN_SETS; i++) netio__winset_at(p, i)->count = 0;
     netio__winset_add(p, NETIO__WIN_READ, p->wake[0]);
-    memset(netio__winset_batch(p), 0xFF, p->watch_count * sizeof(uint32_t));
+    memset(netio__winset_batch(p), 0, p->watch_count * sizeof(uint32_t));
     for (uint32_t i = 0; i < p->watch_count; i++) {
-        const netio__slot *r = &p->slots[p->watch[(p->turn + i) % p->watch_count]];
+        const netio__slot *r = &p->slots[p->watch[i]];
         if (r->armed & NETIO_EV_READ) netio__winset_add(p, NETIO__WIN_READ, r->socket);
         if (r->armed & NETIO_EV_WRITE) netio__winset_add(p, NETIO__WIN_WRITE, r->socket);
         if (!(r->interest & NETIO__SETTLED)) netio__winset_add(p, NETIO__WIN_EXCEPT, r->socket);
     }
 }
 
-// What came back in one set, merged into `out`. With a small `cap` the next wait begins behind the
-// last that was reported. Urgent data takes a socket out of the third set: its connect is over.
-static size_t netio__winselect_collect(netio_poller *p, int which, unsigned got, netio_event *out,
-                                       size_t cap, size_t n)
+// What came back in one set. Urgent data takes a socket out of the third: its connect is over.
+static void netio__winselect_mark(netio_poller *p, int which, unsigned got)
 {
     const netio__winset *set = netio__winset_at(p, which);
     for (u_int i = 0; i < set->count; i++) {
@@ -8378,15 +8478,20 @@ static size_t netio__winselect_collect(netio_poller *p, int which, unsigned got,
         uint32_t slot = netio__slot_find(p, set->sockets[i]);
         if (slot == NETIO__NO_SLOT) continue;
         netio__slot *r = &p->slots[slot];
-        uint32_t *at = &netio__winset_batch(p)[r->pos];
-        if (which == NETIO__WIN_EXCEPT && !netio__os_failed(r->socket)) {
+        if (which == NETIO__WIN_EXCEPT && !netio__os_failed(r->socket))
             r->interest |= NETIO__SETTLED;
-            continue;
-        }
-        if (*at < n && out[*at].socket == r->socket)
-            out[*at].events |= got & (r->armed | ~(unsigned)NETIO__INTEREST);
-        else if (n < cap && netio__poller_report(p, slot, got, &out[n])) *at = (uint32_t)n++;
-        if (n == cap && *at == n - 1) p->turn = r->pos + 1;
+        else netio__winset_batch(p)[r->pos] |= got;
+    }
+}
+
+// From another place each time, so that with a small `cap` all get their turn.
+static size_t netio__winselect_collect(netio_poller *p, netio_event *out, size_t cap)
+{
+    size_t n = 0;
+    for (uint32_t i = 0, count = p->watch_count; i < count && n < cap; i++) {
+        uint32_t at = (p->turn + i) % count;
+        n += netio__poller_report(p, p->watch[at], netio__winset_batch(p)[at], &out[n]);
+        if (n == cap) p->turn = (at + 1) % count;
     }
     return n;
 }
@@ -8395,7 +8500,6 @@ static ptrdiff_t netio__winselect_wait(netio_poller *p, netio_event *out, size_t
                                        int timeout_ms)
 {
     struct timeval tv;
-    size_t n = 0;
     netio__winselect_fill(p);
     netio__os_timeval(&tv, timeout_ms);
     int ready = select(0, (fd_set *)(void *)netio__winset_at(p, NETIO__WIN_READ),
@@ -8409,11 +8513,10 @@ static ptrdiff_t netio__winselect_wait(netio_poller *p, netio_event *out, size_t
     if (ready < 0)
         return WSAGetLastError() == WSAEINTR ? (ptrdiff_t)NETIO_EAGAIN : netio__os_fail();
     if (ready == 0) return 0;
-    n = netio__winselect_collect(p, NETIO__WIN_READ, NETIO_EV_READ, out, cap, n);
-    n = netio__winselect_collect(p, NETIO__WIN_WRITE, NETIO_EV_WRITE, out, cap, n);
-    n = netio__winselect_collect(p, NETIO__WIN_EXCEPT, NETIO__INTEREST | NETIO_EV_HINT_ERROR, out,
-                                 cap, n);
-    return (ptrdiff_t)n;
+    netio__winselect_mark(p, NETIO__WIN_READ, NETIO_EV_READ);
+    netio__winselect_mark(p, NETIO__WIN_WRITE, NETIO_EV_WRITE);
+    netio__winselect_mark(p, NETIO__WIN_EXCEPT, NETIO__INTEREST | NETIO_EV_HINT_ERROR);
+    return (ptrdiff_t)netio__winselect_collect(p, out, cap);
 }
 
 static const netio__poller_ops netio__select_ops = {
@@ -8533,7 +8636,12 @@ static int netio__wsapoll_call(netio_poller *p, int timeout_ms)
             most = p->parked ? NETIO__WSAPOLL_PARKED_MS : NETIO__WSAPOLL_SLICE_MS;
         if (p->leftovers && (slice < 0 || slice > most)) slice = most;
         int ready = WSAPoll(netio__wsapoll_fds(p), p->watch_count + 1, slice);
-        if (ready == 0 && p->leftovers) ready = netio__wsapoll_ask_select(p);
+        // Others that are ready all the time must not keep select from being asked.
+        if (ready >= 0 && p->leftovers &&
+            (ready == 0 || netio_now_ms() - p->asked_ms >= (uint64_t)most)) {
+            ready += netio__wsapoll_ask_select(p);
+            p->asked_ms = netio_now_ms();
+        }
         if (ready != 0 || slice == timeout_ms) return ready;
         if (timeout_ms > 0) timeout_ms -= slice;
     }
@@ -8671,7 +8779,7 @@ typedef struct netio__afd {
     netio__nt_control control;
     netio__nt_cancel cancel;
     netio__afd_op **ops; // by slot
-    size_t ops_cap, in_flight;
+    size_t ops_cap, in_flight, cancelled;
     netio__afd_op *wake, *spare; // spare: free ones, kept for the next
     netio__afd_list submit, answers;
 } netio__afd;
@@ -8763,6 +8871,7 @@ static void netio__afd_withdraw(netio__afd *a, netio__afd_op *op)
     if (op->state != NETIO__AFD_PENDING) return;
     a->cancel(a->device, &op->block, &unused);
     op->state = NETIO__AFD_CANCELLED; // its completion comes in any case
+    a->cancelled++;
 }
 
 static void netio__afd_release(netio__afd *a, netio__afd_op *op)
@@ -8775,6 +8884,7 @@ static void netio__afd_release(netio__afd *a, netio__afd_op *op)
 static void netio__afd_completed(netio__afd *a, netio__afd_op *op)
 {
     uint32_t status = (uint32_t)(ULONG_PTR)op->block.status;
+    if (op->state == NETIO__AFD_CANCELLED) a->cancelled--;
     op->state = NETIO__AFD_IDLE;
     op->got = 0;
     if (status == 0 && op->info.count >= 1) op->got = op->info.events;
@@ -8955,6 +9065,8 @@ static void netio__afd_submit_all(netio__afd *a)
 static ptrdiff_t netio__afd_wait(netio_poller *p, netio_event *out, size_t cap, int timeout_ms)
 {
     netio__afd *a = netio__afd_state(p);
+    // Never two requests for one socket: the driver may answer the wrong one, and the other never.
+    while (a->cancelled && netio__afd_pump(a, 1000) > 0) {}
     netio__afd_submit_all(a);
     int n = netio__afd_pump(a, a->answers.head ? 0 : timeout_ms);
     // What was withdrawn in order to ask for more has come back: ask now, it may be ready.

@@ -842,9 +842,24 @@ static bool settled(netio_socket s, netio_socket r, const netio_addr *to)
     return netio_recv(r, buf, sizeof buf, 2000) == 4;
 }
 
+// Receives one, sees that it was sent to `to`, and unless that is a group sends it back.
+static bool told(netio_socket r, const netio_addr *to, uint32_t index)
+{
+    netio_datagram m;
+    char buf[8];
+    memset(&m, 0, sizeof m);
+    m.data = buf;
+    m.cap = sizeof buf;
+    if (netio_recv_batch(r, &m, 1, 2000) != 1 || m.len != 4 || m.ifindex != index) return false;
+    if (netio_addr_scope(&m.local) != index) return false;
+    if (memcmp(netio_addr_ip(to).data, netio_addr_ip(&m.local).data, 16) != 0) return false;
+    if (netio_addr_class(to) & NETIO_ADDR_MULTICAST) return true;
+    return netio_send_batch(r, &m, 1, 1000) == 1;
+}
+
 static int ipv6_groups(void)
 {
-    netio_socket s, r, second;
+    netio_socket s, r, second, alone;
     netio_socket_opts opts = {0};
     netio_addr g, zoned, a, own, other, ssm;
     uint32_t far;
@@ -876,6 +891,15 @@ static int ipv6_groups(void)
     NEED(sends(s, &g, "plain") && receives(r, "plain") == 1);
     NEED(sends(s, &zoned, "zoned") && receives(r, "zoned") == 1);
     NEED(receives(second, "zoned") == 1); // and not "plain", which another socket joined
+    // Where it was sent to has its zone, and an answer to a link-local address comes from there.
+    NEED(netio_set_option(r, NETIO_OPT_RECV_LOCAL, 1) == 0);
+    NEED(sends(s, &g, "told") && told(r, &g, far));
+    NEED(netio_set_option(r, NETIO_OPT_RECV_LOCAL, 0) == 0);
+    NEED(netio_bind(&alone, "[::]:0", NULL) == 0 && netio_local_addr(alone, &other) == 0);
+    NEED(netio_set_option(alone, NETIO_OPT_RECV_LOCAL, 1) == 0);
+    netio_addr_set_port(&own, netio_addr_port(&other));
+    NEED(sends(s, &own, "told") && told(alone, &own, far));
+    NEED(receives(s, "told") == 1 && netio_close(&alone) == 0);
     // Without a copy for this machine.
     NEED(netio_set_option(s, NETIO_OPT_MULTICAST_LOOP, 0) == 0);
     NEED(sends(s, &g, "unheard") && receives(r, NULL) == 0);

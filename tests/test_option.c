@@ -397,8 +397,8 @@ TEST(option, names_are_there_and_differ)
     for (int option = 1; option <= LAST_OPTION; option++) {
         const char *name = netio_option_name(option);
         CHECK(name != NULL);
-        if (option <= NETIO_OPT_NOTSENT_LOWAT) CHECK(name[0]);
-        if (option >= NETIO_OPT_ERROR && option <= NETIO_OPT_UNSENT) CHECK(name[0]);
+        if (option <= NETIO_OPT_RECV_SEGMENTS) CHECK(name[0]);
+        if (option >= NETIO_OPT_ERROR && option <= NETIO_OPT_DROPS) CHECK(name[0]);
         if (!name[0]) continue;
         for (int i = 0; i < count; i++) CHECK(strcmp(seen[i], name) != 0);
         seen[count++] = name;
