@@ -1695,8 +1695,10 @@ static void netio__os_msg(struct msghdr *m, void *sa, size_t sa_len, netio__iov 
     m->msg_name = sa;
     m->msg_namelen = (socklen_t)sa_len;
     m->msg_iov = iov;
-    // size_t in glibc, int elsewhere; at most NETIO__PIECES.
-    for (size_t i = 0; i < count; i++) m->msg_iovlen++;
+    // size_t in glibc, int elsewhere; 1 to NETIO__PIECES. Not counted up from the 0 above: reading
+    // back at once what memset wrote in larger pieces stalls the processor.
+    m->msg_iovlen = 1;
+    for (size_t i = 1; i < count; i++) m->msg_iovlen++;
 }
 
 static ptrdiff_t netio__os_recvv(int s, netio__iov *iov, size_t count)
@@ -1719,8 +1721,18 @@ static ptrdiff_t netio__os_sendv(int s, netio__iov *iov, size_t count)
     return n < 0 ? netio__os_send_fail() : (ptrdiff_t)n;
 }
 
-// Returns the datagram's length, more than `cap` if it was cut. With MSG_TRUNC Linux gives the true
-// length. (On a TCP socket it drops bytes.)
+// Returns the datagram's length, more than `cap` if it was cut.
+#if NETIO__LINUX
+// MSG_TRUNC makes it the true length. (On a TCP socket it drops bytes.) recvmsg would take longer,
+// by a quarter.
+static ptrdiff_t netio__os_recvfrom(int s, void *buf, size_t cap, void *sa, netio__socklen *len)
+{
+    ssize_t n;
+    do n = recvfrom(s, buf, cap, MSG_DONTWAIT | MSG_TRUNC, (struct sockaddr *)sa, len);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? netio__os_fail() : (ptrdiff_t)n;
+}
+#else
 static ptrdiff_t netio__os_recvfrom(int s, void *buf, size_t cap, void *sa, netio__socklen *len)
 {
     struct msghdr m;
@@ -1728,12 +1740,13 @@ static ptrdiff_t netio__os_recvfrom(int s, void *buf, size_t cap, void *sa, neti
     ssize_t n;
     netio__os_iov_set(&iov, buf, cap);
     netio__os_msg(&m, sa, (size_t)*len, &iov, 1);
-    do n = recvmsg(s, &m, NETIO__LINUX ? MSG_DONTWAIT | MSG_TRUNC : MSG_DONTWAIT);
+    do n = recvmsg(s, &m, MSG_DONTWAIT);
     while (n < 0 && errno == EINTR);
     if (n < 0) return netio__os_fail();
     *len = m.msg_namelen;
     return (m.msg_flags & MSG_TRUNC) && (size_t)n <= cap ? (ptrdiff_t)cap + 1 : (ptrdiff_t)n;
 }
+#endif
 
 static ptrdiff_t netio__os_sendto(int s, const void *data, size_t len, const void *sa,
                                   size_t sa_len)
@@ -2027,6 +2040,13 @@ static size_t netio__os_cmsg_put_ipv4(struct cmsghdr *c, const void *ip, uint32_
 }
 #endif
 
+// Whether a message carries descriptors: SCM_RIGHTS, and Linux' SCM_PIDFD, asked for by an option.
+static bool netio__os_cmsg_has_fds(const struct cmsghdr *c)
+{
+    return c->cmsg_level == SOL_SOCKET &&
+           (c->cmsg_type == SCM_RIGHTS || (NETIO__LINUX && c->cmsg_type == 4));
+}
+
 // Descriptors that nobody asked for, which a Unix socket may bring.
 static void netio__os_cmsg_close(const void *data, size_t len)
 {
@@ -2054,7 +2074,7 @@ static void netio__os_cmsg_take(netio_datagram *m, const struct cmsghdr *c, cons
         netio_addr_from_ip(&m->local, info6.addr, 16, 0);
         netio_addr_unmap(&m->local);
         m->ifindex = (uint32_t)info6.ifindex;
-    } else if (level == SOL_SOCKET && type == SCM_RIGHTS) {
+    } else if (netio__os_cmsg_has_fds(c)) {
         netio__os_cmsg_close(data, len);
     } else if (level == SOL_SOCKET && type == NETIO__CMSG_TIME) {
         m->time_ns = netio__os_cmsg_time(data, len, NETIO__CMSG_TIME_UNIT);
@@ -2145,9 +2165,12 @@ static size_t netio__os_cmsg_seal(struct cmsghdr *c, size_t len)
 
 // The control messages of a datagram to send: source and way out, segment size. A group's or a
 // broadcast address, as a received datagram may have it, is no source.
-static void netio__os_packet_control(struct msghdr *h, netio__packet *k, const netio_datagram *m)
+static void netio__os_packet_control(int s, struct msghdr *h, netio__packet *k,
+                                     const netio_datagram *m)
 {
-    int family = netio_addr_family(m->local.len ? &m->local : &m->peer);
+    int os_family = 0, family = netio_addr_family(m->local.len ? &m->local : &m->peer);
+    if (family == 0 && netio__os_family(s, &os_family) == 0) // connected
+        family = os_family == AF_INET ? NETIO_IPV4 : os_family == AF_INET6 ? NETIO_IPV6 : 0;
     unsigned no_source = NETIO_ADDR_MULTICAST | NETIO_ADDR_BROADCAST | NETIO_ADDR_ANY;
     bool source = m->local.len && !(netio_addr_class(&m->local) & no_source);
     const void *ip = source ? netio_addr_ip(&m->local).data : NULL;
@@ -2169,7 +2192,8 @@ static void netio__os_packet_control(struct msghdr *h, netio__packet *k, const n
     h->msg_controllen = (netio__cmsg_size)used;
 }
 
-static void netio__os_packet_send(struct msghdr *h, netio__packet *k, const netio_datagram *m)
+static void netio__os_packet_send(int s, struct msghdr *h, netio__packet *k,
+                                  const netio_datagram *m)
 {
     union {
         const uint64_t *in;
@@ -2178,7 +2202,7 @@ static void netio__os_packet_send(struct msghdr *h, netio__packet *k, const neti
     u.in = m->peer.raw;
     netio__os_iov_set(&k->iov, m->data, m->len);
     netio__os_msg(h, m->peer.len ? u.out : NULL, m->peer.len, &k->iov, 1);
-    if (m->local.len || m->ifindex || m->segment) netio__os_packet_control(h, k, m);
+    if (m->local.len || m->ifindex || m->segment) netio__os_packet_control(s, h, k, m);
 }
 
 #if NETIO__LINUX
@@ -2187,6 +2211,14 @@ typedef struct netio__mmsg { // struct mmsghdr, which glibc shows under _GNU_SOU
     unsigned len;
 } netio__mmsg;
 
+static long netio__os_recvmmsg(int s, netio__mmsg *v, size_t count, int flags)
+{
+    long n;
+    do n = syscall(SYS_recvmmsg, s, v, (unsigned)count, flags, NULL);
+    while (n < 0 && errno == EINTR);
+    return n;
+}
+
 // At most NETIO__BATCH; without waiting. Returns how many, or an error.
 static int netio__os_recv_batch(int s, netio_datagram *m, size_t count)
 {
@@ -2194,10 +2226,9 @@ static int netio__os_recv_batch(int s, netio_datagram *m, size_t count)
     netio__packet k[NETIO__BATCH];
     long n;
     for (size_t i = 0; i < count; i++) netio__os_packet_recv(&v[i].h, &k[i], &m[i]);
-    do
-        n = syscall(SYS_recvmmsg, s, v, (unsigned)count, MSG_DONTWAIT | MSG_TRUNC | NETIO__RECV_FDS,
-                    NULL);
-    while (n < 0 && errno == EINTR);
+    n = netio__os_recvmmsg(s, v, count, MSG_DONTWAIT | MSG_TRUNC | NETIO__RECV_FDS);
+    // A packet socket knows no such flag; nor do descriptors come over it.
+    if (n < 0 && errno == EINVAL) n = netio__os_recvmmsg(s, v, count, MSG_DONTWAIT | MSG_TRUNC);
     if (n < 0) return netio__os_fail();
     for (long i = 0; i < n; i++) netio__os_packet_done(&v[i].h, &m[i], v[i].len);
     return (int)n;
@@ -2208,7 +2239,11 @@ static int netio__os_send_batch(int s, const netio_datagram *m, size_t count)
     netio__mmsg v[NETIO__BATCH];
     netio__packet k[NETIO__BATCH];
     long n;
-    for (size_t i = 0; i < count; i++) netio__os_packet_send(&v[i].h, &k[i], &m[i]);
+    if (count == 1 && !m->local.len && !m->ifindex && !m->segment) { // cheaper for one
+        const void *peer = m->peer.len ? m->peer.raw : NULL;
+        return netio__os_sendto(s, m->data, m->len, peer, m->peer.len) < 0 ? netio__os_fail() : 1;
+    }
+    for (size_t i = 0; i < count; i++) netio__os_packet_send(s, &v[i].h, &k[i], &m[i]);
     do n = syscall(SYS_sendmmsg, s, v, (unsigned)count, MSG_DONTWAIT | NETIO__NOSIGNAL);
     while (n < 0 && errno == EINTR);
     return n < 0 ? netio__os_fail() : (int)n;
@@ -2238,7 +2273,7 @@ static int netio__os_send_batch(int s, const netio_datagram *m, size_t count)
         struct msghdr h;
         netio__packet k;
         ssize_t r;
-        netio__os_packet_send(&h, &k, &m[n]);
+        netio__os_packet_send(s, &h, &k, &m[n]);
         do r = sendmsg(s, &h, MSG_DONTWAIT | NETIO__NOSIGNAL);
         while (r < 0 && errno == EINTR);
         if (r < 0 && n == 0) return netio__os_send_fail();
@@ -2318,8 +2353,11 @@ static ptrdiff_t netio__os_recv_fds(int s, void *buf, size_t cap, int *fds, size
     while (n < 0 && errno == EINTR);
     if (n < 0) return netio__os_fail();
     for (struct cmsghdr *c = CMSG_FIRSTHDR(&h); c; c = netio__os_cmsg_next(&h, c)) {
-        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
-        if (netio__os_cmsg_gone(&h, c)) continue;
+        if (!netio__os_cmsg_has_fds(c) || netio__os_cmsg_gone(&h, c)) continue;
+        if (c->cmsg_type != SCM_RIGHTS) {
+            netio__os_cmsg_close(CMSG_DATA(c), netio__os_cmsg_data_len(&h, c));
+            continue;
+        }
         for (size_t i = 0; i < netio__os_cmsg_data_len(&h, c) / sizeof(int); i++, got++) {
             int fd;
             memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
@@ -2423,6 +2461,9 @@ static bool netio__os_interface(netio_interface *out, const struct ifaddrs *i)
     netio__text_z(out->name, sizeof out->name, 0, i->ifa_name);
     if ((i->ifa_flags & IFF_BROADCAST) && i->ifa_broadaddr && i->ifa_addr->sa_family == AF_INET)
         netio_addr_from_sockaddr(&out->broadcast, i->ifa_broadaddr, len);
+    // glibc gives the address itself where there is none.
+    if (netio_addr_equal(&out->broadcast, &out->addr))
+        memset(&out->broadcast, 0, sizeof(netio_addr));
     return true;
 }
 
@@ -3368,10 +3409,12 @@ static size_t netio__win_control_segment(uint8_t *at, uint32_t segment)
 }
 
 // Source address and way out, and the size of segments, as control messages. Returns their length.
-static size_t netio__win_control(uint64_t *control, const netio_datagram *m)
+static size_t netio__win_control(netio_socket s, uint64_t *control, const netio_datagram *m)
 {
     netio__win_cmsg c;
-    int family = netio_addr_family(m->local.len ? &m->local : &m->peer);
+    int os_family = 0, family = netio_addr_family(m->local.len ? &m->local : &m->peer);
+    if (family == 0 && netio__os_family(s, &os_family) == 0) // connected
+        family = os_family == AF_INET ? NETIO_IPV4 : NETIO_IPV6;
     unsigned no_source = NETIO_ADDR_MULTICAST | NETIO_ADDR_BROADCAST | NETIO_ADDR_ANY;
     bool source = m->local.len && !(netio_addr_class(&m->local) & no_source);
     size_t head = netio__win_align(sizeof c), ip_len = family == NETIO_IPV4 ? 4 : 16;
@@ -3414,7 +3457,7 @@ static ptrdiff_t netio__win_send_one(netio_socket s, const netio_datagram *m,
     h.iov = &iov;
     h.iov_count = 1;
     h.control.buf = (char *)(void *)control;
-    h.control.len = (ULONG)netio__win_control(control, m);
+    h.control.len = (ULONG)netio__win_control(s, control, m);
     return (*call)(s, &h, 0, &n, NULL, NULL) != 0 ? netio__os_send_fail(s) : (ptrdiff_t)n;
 }
 
@@ -6150,15 +6193,16 @@ NETIO_API ptrdiff_t netio_recvfrom(netio_socket s, void *buf, size_t cap, netio_
         len = (netio__socklen)sizeof sa;
         r = netio__os_recvfrom(s, cap ? buf : none, cap, sa, &len);
     } while (netio__again(&r, s, NETIO_EV_READ, &p));
-    // IP datagrams come with an IP sender. What has another, or none, may be no datagram at all.
-    netio_addr sender;
-    memset(&sender, 0, sizeof sender);
-    if (r >= 0) netio__addr_take(&sender, sa, len);
-    int type = r >= 0 && !netio__is_ip(&sender) ? netio__socket_type(s) : SOCK_DGRAM;
-    if (type < 0) r = type;
-    if (type == SOCK_STREAM) r = NETIO_EINVAL;
-    if (r == 0 && type == SOCK_SEQPACKET) r = NETIO_EOF;
-    if (r >= 0 && from) *from = sender;
+    if (r >= 0) {
+        netio_addr sender;
+        netio__addr_take(&sender, sa, len);
+        // IP datagrams come with an IP sender. What has another, or none, may be no datagram.
+        int type = netio__is_ip(&sender) ? SOCK_DGRAM : netio__socket_type(s);
+        if (type < 0) r = type;
+        if (type == SOCK_STREAM) r = NETIO_EINVAL;
+        if (r == 0 && type == SOCK_SEQPACKET) r = NETIO_EOF;
+        if (r >= 0 && from) *from = sender;
+    }
     NETIO_ON_OP(NETIO_OP_RECV, s, r);
     return r;
 }
@@ -6244,6 +6288,7 @@ NETIO_API ptrdiff_t netio_recv_batch(netio_socket s, netio_datagram *msgs, size_
         }
         if (r > 0) done += (size_t)r;
     } while (r == (ptrdiff_t)want && done < count);
+    if (done == 0) NETIO_ON_OP(NETIO_OP_RECV, s, r);
     return done ? (ptrdiff_t)done : r;
 }
 
@@ -6322,12 +6367,13 @@ static ptrdiff_t netio__send_segments(netio_socket s, const netio_datagram *m, s
     return r;
 }
 
-// A peer that must be rewritten: mapped IPv4, or "any", which means this machine.
+// Addresses that must be rewritten: mapped IPv4, or a peer "any", which means this machine.
 static bool netio__peer_odd(const netio_datagram *m)
 {
     static const uint8_t zero[10] = {0};
     const uint8_t *raw = (const uint8_t *)m->peer.raw;
     int family = netio__addr_os_family(&m->peer);
+    if (m->local.len && (netio_addr_class(&m->local) & NETIO_ADDR_MAPPED)) return true;
     if (family == AF_INET)
         return memcmp(raw + offsetof(struct sockaddr_in, sin_addr), zero, 4) == 0;
     if (family != AF_INET6) return false;
@@ -6363,6 +6409,18 @@ static ptrdiff_t netio__send_some(netio_socket s, const netio_datagram *msgs, si
     return r;
 }
 
+static int netio__unmapped_family(const netio_addr *a)
+{
+    return netio_addr_class(a) & NETIO_ADDR_MAPPED ? (int)NETIO_IPV4 : netio_addr_family(a);
+}
+
+static bool netio__source_fits(const netio_datagram *m)
+{
+    int local = netio__unmapped_family(&m->local);
+    return (local == NETIO_IPV4 || local == NETIO_IPV6) &&
+           (m->peer.len == 0 || netio__unmapped_family(&m->peer) == local);
+}
+
 // Streams would take a part and call it done; on record sockets an empty one looks like the end.
 static int netio__send_batch_check(netio_socket s, const netio_datagram *msgs, size_t count)
 {
@@ -6371,6 +6429,7 @@ static int netio__send_batch_check(netio_socket s, const netio_datagram *msgs, s
         if (msgs[i].len && !msgs[i].data) return NETIO_EINVAL;
         if (msgs[i].len > NETIO__IO_MAX) return NETIO_EMSGSIZE;
         if (msgs[i].len == 0) empty = true;
+        if (msgs[i].local.len && !netio__source_fits(&msgs[i])) return NETIO_EINVAL;
         if (!netio__is_ip(&msgs[i].peer)) ip = false;
     }
     if (ip) return 0;
@@ -6395,6 +6454,7 @@ NETIO_API ptrdiff_t netio_send_batch(netio_socket s, const netio_datagram *msgs,
             NETIO_ON_OP(NETIO_OP_SEND, s, (ptrdiff_t)msgs[done + (size_t)i].len);
         if (r > 0) done += (size_t)r;
     }
+    if (done == 0) NETIO_ON_OP(NETIO_OP_SEND, s, r);
     return done ? (ptrdiff_t)done : r;
 }
 

@@ -120,10 +120,6 @@ def part_instructions(a, report, run):
             more = totals[kind] - totals[base]
             rows.append((n, base, "%.0f" % totals[base], ""))
             rows.append((n, kind, "%.0f" % totals[kind], "%.0f" % more))
-            # A batch has room for 64, which must be laid out whatever comes.
-            limit = 2500 if n == 1 and kind == "netio-batch" else 500
-            report.bar("user-space instructions per datagram more, %s, %s" % (in_flight(n), kind),
-                       more, limit, "%.0f")
     report.table("User-space instructions per datagram echoed (callgrind)",
                  ["in flight", "calls", "a datagram", "more"], rows)
 

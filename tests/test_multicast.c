@@ -456,6 +456,11 @@ TEST(multicast, several_sources_of_one_group)
     netio_addr g = group(14, port_of(r));
     netio_addr source[2] = {parsed("127.0.0.1:0"), parsed("127.0.0.2:0")};
     uint32_t lo = loopback();
+    if (test_under("wine")) {
+        // The two systems have the fields in different orders, and Wine hands them on as they are.
+        CHECK_OK(netio_close(&r));
+        SKIP("Wine takes the source for the interface");
+    }
     join_source(r, &g, &source[0]);
     CHECK_ERR(NETIO_EEXIST, netio_multicast_join(r, &g, lo, &source[0]));
     CHECK_ERR(NETIO_ENOENT, netio_multicast_leave(r, &g, lo, &source[1]));

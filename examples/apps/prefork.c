@@ -41,7 +41,7 @@ int main(void)
 #include <unistd.h>
 
 enum { PING = 0x01, STATUS = 0x02, BUSY = 0x03, LISTENER = 0x10, ERROR = 0xEE, SHUTDOWN = 0xFF };
-enum { WORKERS_MAX = 64, START_MS = 5000, STOP_MS = 10000, PING_MS = 5000, CLIENT_MS = 5000 };
+enum { WORKERS_MAX = 64, START_MS = 5000, STOP_MS = 10000, PING_MS = 2000, CLIENT_MS = 5000 };
 
 static netio_poller *poller;
 static netio_socket listener = NETIO_INVALID_SOCKET;
@@ -447,7 +447,7 @@ int main(int argc, char **argv)
     signal(SIGINT, on_signal);
     signal(SIGUSR1, on_signal);
     signal(SIGCHLD, on_signal);
-    printf("listening on %s, supervisor %ld\n", text, (long)getpid());
+    printf("listening on %s (supervisor %ld)\n", text, (long)getpid());
     int code = supervise();
     netio_close(&listener);
     netio_unix_unlink(&local); // refuses what is no path
