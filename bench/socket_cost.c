@@ -614,7 +614,8 @@ int main(int argc, char **argv)
         cost_of_sendfile();
     } else {
         fprintf(stderr, "usage: socket_cost echo|segments|sendfile [--quick] [--other CORE]\n"
-                        "       socket_cost step single|mmsg|netio-single|netio-batch IN_FLIGHT ROUNDS\n");
+                        "       socket_cost step single|mmsg|netio-single|netio-batch"
+                         " IN_FLIGHT ROUNDS\n");
         return 2;
     }
     return 0;

@@ -1,4 +1,5 @@
-// A portable netcat: copies its input to a peer, and the peer to its output. TCP, UDP, Unix sockets.
+// A portable netcat: copies its input to a peer, and the peer to its output. TCP, UDP, Unix
+// sockets.
 //
 //     nc [options] HOST PORT         dial; or in one word: HOST:PORT, [V6]:PORT, unix:PATH
 //     nc -l [options] [HOST] PORT    listen for one client; with -k for one after another
@@ -9,9 +10,10 @@
 //     -w SECONDS  time to connect in, or to get a client; later, end after as much silence
 //     -v  tell on stderr what happens
 //
-// It ends when both directions did. Two exceptions: where somebody types the input, and with -k, the
-// peer's end is enough. Datagrams have no end, so silence (-w) is as good as one there. Exit code 0;
-// 1 if something failed, was refused or took too long; 2 if the command line makes no sense.
+// It ends when both directions did. Two exceptions: where somebody types the input, and with -k,
+// the peer's end is enough. Datagrams have no end, so silence (-w) is as good as one there. Exit
+// code 0; 1 if something failed, was refused or took too long; 2 if the command line makes no
+// sense.
 //
 // Build  cc nc.c -o nc          (Windows: gcc nc.c -o nc.exe -lws2_32)
 // Try    ./nc -l 7777           and in another terminal: ./nc 127.0.0.1 7777
@@ -32,8 +34,8 @@
 #include <io.h>
 #include <process.h>
 
-// A console, a pipe or a file cannot be polled here, so a thread stands at each and passes the bytes
-// through a pair of sockets. The sockets' buffers are the back-pressure.
+// A console, a pipe or a file cannot be polled here, so a thread stands at each and passes the
+// bytes through a pair of sockets. The sockets' buffers are the back-pressure.
 static netio_socket input[2], output[2]; // [0] is for the poller, [1] for the thread
 static HANDLE writer;
 

@@ -198,7 +198,7 @@ endforeach()
 # --- the benchmark works --------------------------------------------------------------------------
 
 if(NETIO_BUILD_BENCH)
-    netio_add_script(bench.smoke bench 300 sh ${PROJECT_SOURCE_DIR}/bench/smoke.sh)
+    netio_add_script(bench.smoke bench 300 sh ${PROJECT_SOURCE_DIR}/bench/smoke.sh --short)
     set_tests_properties(bench.smoke PROPERTIES PROCESSORS 2) # its clients and servers need their cores
 endif()
 

@@ -94,10 +94,12 @@ grep -E 'warning:|error:|undefined reference|^FAILED:' "$build/build.log" |
 
 # --- run -------------------------------------------------------------------------------------------
 
-# Most tests wait for something, so more of them run at once than there are processors.
+# Most tests wait for something, so more of them run at once than there are processors. Some look at
+# the clock, so one that fails gets a second try; the log names it.
 step "test"
 {
-    cd "$build" && ctest --output-on-failure --timeout 300 -j "$((jobs * 2))" --no-tests=error "$@" </dev/null
+    cd "$build" && ctest --output-on-failure --timeout 300 --repeat until-pass:2 \
+        -j "$((jobs * 2))" --no-tests=error "$@" </dev/null
     echo $? >"$build/ctest.status"
 } 2>&1 | tee "$build/ctest.log"
 status=$(cat "$build/ctest.status")

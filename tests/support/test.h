@@ -5,7 +5,8 @@
 //
 // A check that fails ends its test. After each test the runner compares open descriptors and blocks
 // of memory with those before it. The program's last line is "PASS n", or "FAIL n of m"; tests that
-// could not run are counted and named with their reason. Exit code: 0, 1, or 77 if all were skipped.
+// could not run are counted and named with their reason. Exit code: 0, 1, or 77 if all were
+// skipped.
 //
 // Arguments: --list, --backend NAME (or NETIO_TEST_BACKEND), and parts of test names to run alone.
 #ifndef NETIO_TEST_H
