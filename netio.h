@@ -641,6 +641,7 @@ NETIO_API ptrdiff_t netio_send_batch(netio_socket s, const netio_datagram *msgs,
 // Multicast membership on interface number `ifindex` (0: the group's zone, else the OS chooses),
 // from `source` alone (NULL: anyone). A socket gets the groups that it joined itself, not those of
 // others on this machine. Several receivers on one port: opts->share_group of netio_bind.
+// (Linux, IPv6: a group comes by whatever interface somebody here joined it on: see ifindex.)
 //
 // Returns  0; NETIO_EINVAL (no group, families differ), NETIO_EEXIST (joined already), NETIO_ENOENT
 //          (leave: not joined), NETIO_ENODEV (no such interface, or no route to the group),
@@ -726,7 +727,7 @@ typedef enum netio_option {
     NETIO_OPT_TTL,              // 1..255 hops, IPv4 or IPv6
     NETIO_OPT_TOS,              // 0..255, traffic class
     NETIO_OPT_BROADCAST,        // 0, 1. Datagrams only
-    NETIO_OPT_MULTICAST_TTL,    // 0..255 hops; 1: this network
+    NETIO_OPT_MULTICAST_TTL,    // 0..255 hops; 0: this machine (Linux: if it has a member), 1: network
     NETIO_OPT_MULTICAST_LOOP,   // 0, 1. This machine gets copies. Set it on sender and receivers:
                                 // on Windows the receiver's counts, elsewhere the sender's
     NETIO_OPT_MULTICAST_IF,     // interface number to send to groups by; 0: the OS chooses. One

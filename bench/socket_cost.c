@@ -32,10 +32,10 @@
 #include <unistd.h>
 
 #ifndef UDP_SEGMENT
-#  define UDP_SEGMENT 103
+#define UDP_SEGMENT 103
 #endif
 #ifndef UDP_GRO
-#  define UDP_GRO 104
+#define UDP_GRO 104
 #endif
 
 enum { BATCH = 64, ROOM = 2048, BIG = 65536, KINDS = 5, ROUNDS = 20000 };
@@ -534,11 +534,11 @@ static void file_by_netio(int fd, int file, off_t off)
     must("netio_sendfile", netio_sendfile(fd, file, (uint64_t)off, CHUNK, NULL, -1));
 }
 
-static int make_file(void)
+static int make_file(size_t size)
 {
     FILE *f = tmpfile();
     if (!f) die("tmpfile");
-    for (size_t at = 0; at < (size_t)CHUNK * CHUNKS; at += sizeof pattern) {
+    for (size_t at = 0; at < size; at += sizeof pattern) {
         if (fwrite(pattern, 1, sizeof pattern, f) != sizeof pattern) die("fwrite");
     }
     if (fflush(f) != 0) die("fflush");
@@ -548,14 +548,14 @@ static int make_file(void)
 static void cost_of_sendfile(void)
 {
     static void (*const ways[WAYS])(int, int, off_t) = {file_by_copy16, file_by_copy64,
-                                                    file_by_sendfile, file_by_netio};
+                                                        file_by_sendfile, file_by_netio};
     static const char *const names[WAYS] = {"read, send, 16 KiB at a time",
-                                        "read, send, 64 KiB at a time", "sendfile",
-                                        "netio_sendfile"};
+                                            "read, send, 64 KiB at a time", "sendfile",
+                                            "netio_sendfile"};
     netio_socket listener, by_netio;
     netio_addr local;
     char text[NETIO_ADDR_TEXT];
-    int rounds = quick ? 4 : CHUNKS, file = make_file();
+    int rounds = quick ? 4 : CHUNKS, file = make_file((size_t)rounds * CHUNK);
     must("listen", netio_listen(&listener, "127.0.0.1:0", NULL));
     must("address", netio_local_addr(listener, &local));
     must("address", netio_addr_format(&local, text, sizeof text));
@@ -573,7 +573,7 @@ static void cost_of_sendfile(void)
             // Everybody sends the same parts of the file, but not one after the other: what the
             // processor's cache holds of a part is nobody's advantage.
             int kind = turn(r < 0 ? 0 : r, k, WAYS), fd = kind == 3 ? by_netio : by_hand;
-            off_t off = (off_t)((r + 2 + 16 * kind) % CHUNKS) * CHUNK;
+            off_t off = (off_t)((r + 2 + rounds / WAYS * kind) % rounds) * CHUNK;
             double t0 = clock_ns(CLOCK_THREAD_CPUTIME_ID);
             ways[kind](fd, file, off);
             double t1 = clock_ns(CLOCK_THREAD_CPUTIME_ID);
@@ -615,7 +615,7 @@ int main(int argc, char **argv)
     } else {
         fprintf(stderr, "usage: socket_cost echo|segments|sendfile [--quick] [--other CORE]\n"
                         "       socket_cost step single|mmsg|netio-single|netio-batch"
-                         " IN_FLIGHT ROUNDS\n");
+                        " IN_FLIGHT ROUNDS\n");
         return 2;
     }
     return 0;

@@ -138,11 +138,12 @@ def part_segments(a, report, run):
 def part_sendfile(a, report, run):
     head, rows = cost(a, run.tmp, "sendfile")
     report.table("A gibibyte of a file over TCP: the sender's CPU time", head, rows)
-    for calls, _, to_16, to_64, to_sendfile in rows:
+    for calls, _, to_16, _, to_sendfile in rows:
         if not calls.startswith("netio"):
             continue
         report.bar("netio_sendfile, to a copy loop of 16 KiB", float(to_16), 0.5)
-        report.bar("netio_sendfile, to sendfile", float(to_sendfile), 1.05)
+        # Theirs is a socket that blocks; the ratio repeats within 5 %.
+        report.bar("netio_sendfile, to sendfile", float(to_sendfile), 1.10)
 
 
 # --- main ----------------------------------------------------------------------------------------

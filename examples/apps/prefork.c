@@ -398,9 +398,9 @@ static int supervise(void)
 {
     for (;;) {
         netio_event events[64];
+        if (got_end && !stopping) begin_end(); // first: it may have reached the workers too
         reap();
         if (stopping && count_of(STOPPING, false) == 0) return 0;
-        if (got_end && !stopping) begin_end();
         if (got_hangup) begin_restart();
         for (int i = 0; got_status && i < 2 * WORKERS_MAX; i++)
             if (workers[i].state == READY) order(&workers[i], STATUS);

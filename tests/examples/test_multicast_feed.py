@@ -248,7 +248,7 @@ def what_is_sent_is_as_described():
                 data, extra, _, _ = s.recvmsg(100, 100)
                 check_equal(b"feed", data[:4], "mark")
                 runs.add(data[4:8])
-                check_equal((number, text), (struct.unpack("!Q", data[8:16])[0], data[16:]), "datagram")
+                check_equal((number, text), (int.from_bytes(data[8:16], "big"), data[16:]), "it")
                 check_equal(hops or 1, struct.unpack("i", extra[0][2])[0], "hops")
             check_equal(1, len(runs), "numbers of the run")
 
@@ -287,8 +287,8 @@ def socat_as_the_receiver():
     socat = tool("socat")
     spare, port = receiver()
     spare.close()
-    command = [socat, "-u", "-d", "-d", "UDP4-RECV:%d,ip-add-membership=%s:127.0.0.1" % (port, GROUP), "-"]
-    with Run(command, emulate=False) as c:
+    source = "UDP4-RECV:%d,ip-add-membership=%s:127.0.0.1" % (port, GROUP)
+    with Run([socat, "-u", "-d", "-d", source, "-"], emulate=False) as c:
         c.expect(b"starting data transfer", c.err)
         send_lines(["hello socat"], port)
         c.expect(b"hello socat")
@@ -323,7 +323,8 @@ def what_is_wrong_is_said():
             (["127.0.0.1:9999"], 1, "invalid argument"), (["239.1.1.1"], 1, "invalid argument"),
             (["--if", "nope0", "239.1.1.1:9999"], 1, "no such network interface"),
             (["--source", "::1", "--if", "127.0.0.1", "239.1.1.1:0"], 1, "invalid argument"),
-            ([], 2, "usage"), (["--count"], 2, "usage"), (["--count", "x", "239.1.1.1:1"], 2, "usage"),
+            ([], 2, "usage"), (["--count"], 2, "usage"),
+            (["--count", "x", "239.1.1.1:1"], 2, "usage"),
             (["--nope", "239.1.1.1:1"], 2, "usage"), (["239.1.1.1:1", "239.1.1.1:1"], 2, "usage")):
         got, _, err = run([PROGRAM] + words)
         check_equal(code, got, "exit code of %r" % words)

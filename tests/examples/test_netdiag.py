@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Drives examples/apps/netdiag.c against every kind of target, in a network of its own where that can
-be made. Witnesses: `ip -j addr`, `openssl s_server`, and what Python's own sockets meet."""
+"""Drives examples/apps/netdiag.c against every kind of target, in a network of its own where that
+can be made. Witnesses: `ip -j addr`, `openssl s_server`, and what Python's own sockets meet."""
 import json
 import os
 import pwd
@@ -13,8 +13,8 @@ import sys
 import threading
 import time
 
-from common import (EMULATOR, LINUX, SOURCE, WINE, Run, Skip, check, check_equal, fact, folder, main,
-                    need_ipv6, path, program, run, tool)
+from common import (EMULATOR, LINUX, SOURCE, WINE, Run, Skip, check, check_equal, fact, folder,
+                    main, need_ipv6, path, program, run, tool)
 
 INSIDE = os.environ.get("NETIO_INSIDE") == "1"  # in the network of our own
 CODES = {"reachable": 0, "refused": 1, "filtered": 3, "unreachable": 4, "wrong family": 5,
@@ -369,7 +369,8 @@ def every_version_of_tls_is_recognized():
 @fact
 def openssl_s_server_is_recognized():
     port = closed_port()
-    command = [tool("openssl"), "s_server", "-cert", certificate(), "-accept", "127.0.0.1:%d" % port]
+    command = [tool("openssl"), "s_server", "-cert", certificate(), "-accept",
+               "127.0.0.1:%d" % port]
     with Run(command, emulate=False) as p:
         p.expect(b"ACCEPT")
         diagnose("reachable", "--tls", "127.0.0.1:%d" % port)
@@ -465,7 +466,8 @@ def supports_lists_every_option():
     with open(os.path.join(SOURCE, "netio.h")) as f:
         names = re.findall(r"^    NETIO_OPT_(\w+)[, ]", f.read(), re.M)
     check(len(names) > 40, "options in the header: %r" % names)
-    check_equal(sorted(names), sorted(k.split()[1] for k in got if k.startswith("option ")), "options")
+    listed = [k.split()[1] for k in got if k.startswith("option ")]
+    check_equal(sorted(names), sorted(listed), "options")
     check_equal("yes", got["option NODELAY"], "NODELAY")
     check_equal("yes", got["socket IPv4"], "IPv4")
     check_equal("no", got["backend iouring"], "a backend of the future")

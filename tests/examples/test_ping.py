@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Drives examples/ping.c, in a network of its own where that can be made: what it sends is looked at
-with Python's packet sockets and `ping`, what it captures is compared with tcpdump's reading."""
+"""Drives examples/ping.c, in a network of its own where that can be made: what it sends is seen by
+Python's packet sockets, what it captures is what tcpdump reads, its times are those of `ping`."""
 import os
 import pwd
 import re
@@ -206,7 +206,7 @@ def requests_are_what_the_rfc_says():
                 if packet[20] == 8:
                     requests.append(packet[20:])
             for number, icmp in enumerate(requests, 1):
-                check_equal((8, 0, number), (icmp[0], icmp[1], struct.unpack("!H", icmp[6:8])[0]), "head")
+                check_equal((8, 0, number), struct.unpack("!BB4xH", icmp[:8]), "head")
             check_equal(requests[0][4:6], requests[1][4:6], "identification")
 
 
@@ -266,7 +266,8 @@ def what_routers_say_is_shown():
         icmp = icmp[:2] + struct.pack("!H", inet_sum(icmp)) + icmp[4:]
         head = bytearray(frame[14:34])
         head[2:4] = struct.pack("!H", 20 + len(icmp))
-        head[12:16], head[16:20], head[10:12] = socket.inet_aton("10.201.0.254"), head[12:16], b"\0\0"
+        head[12:20] = socket.inet_aton("10.201.0.254") + bytes(head[12:16])
+        head[10:12] = b"\0\0"
         head[10:12] = struct.pack("!H", inet_sum(bytes(head)))
         wire.send(frame[6:12] + frame[:6] + b"\x08\0" + bytes(head) + icmp)
         check_equal(1, p.wait(), "exit code")
@@ -332,7 +333,8 @@ def capture(count, *words, device="lo"):
 
 def send_udp(data, to="127.0.0.1"):
     family = socket.AF_INET6 if ":" in to else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as a, socket.socket(family, socket.SOCK_DGRAM) as b:
+    with socket.socket(family, socket.SOCK_DGRAM) as a, \
+            socket.socket(family, socket.SOCK_DGRAM) as b:
         a.bind((to, 0))
         b.bind((to, 0))
         a.sendto(data, b.getsockname()[:2])
@@ -376,9 +378,10 @@ def a_tcp_connection_is_decoded():
         there = "IPv4 127.0.0.1:%d > 127.0.0.1:%d hops 64 TCP " % ports
         back = "IPv4 127.0.0.1:%d > 127.0.0.1:%d hops 64 TCP " % ports[::-1]
         first = int(re.search(r"seq (\d+)", lines[0]).group(1))
+        second = (first + 1) % 2**32
         check(there + "S seq %d ack 0 window " % first in lines[0], lines[0])
-        check(back + "SA seq " in lines[1] and " ack %d " % ((first + 1) % 2**32) in lines[1], lines[1])
-        check(there + "A seq %d " % ((first + 1) % 2**32) in lines[2], lines[2])
+        check(back + "SA seq " in lines[1] and " ack %d " % second in lines[1], lines[1])
+        check(there + "A seq %d " % second in lines[2], lines[2])
 
 
 @fact
@@ -441,7 +444,7 @@ def the_file_opens_in_tcpdump():
         check_equal(0, p.wait(), "exit code (%s)" % bytes(p.err))
     link, frames = read_pcap(name)
     check_equal(1, link, "link type")
-    check_equal([f for _, f in captured(p.out)], [f for _, f in frames], "frames of file and output")
+    check_equal([f for _, f in captured(p.out)], [f for _, f in frames], "frames of the file")
     for when, _ in frames:
         check(start - 1 <= when <= time.time() + 1, "time %f, began at %f" % (when, start))
     code, out, err = run([tool("tcpdump"), "-n", "-tt", "-r", name], emulate=False)
@@ -452,9 +455,8 @@ def the_file_opens_in_tcpdump():
     lines = out.decode().splitlines()
     check_equal(3, len(lines), "lines")
     for i, line in enumerate(lines):
-        host = "127.0.0.1.%d" if i < 2 else "::1.%d"
-        check("%s > %s: UDP, length %d" % (host % ports[i][0], host % ports[i][1], (1, 2, 3)[i]) in line,
-              line)
+        words = ("127.0.0.1.%d > 127.0.0.1.%d" if i < 2 else "::1.%d > ::1.%d") % ports[i]
+        check("%s: UDP, length %d" % (words, i + 1) in line, line)
         check(abs(float(line.split()[0]) - frames[i][0]) < 1e-5, "time in %r" % line)
 
 
@@ -469,7 +471,7 @@ def tunnels_have_no_link_header():
         tun = os.open("/dev/net/tun", os.O_RDWR)
     except OSError as e:
         raise Skip("/dev/net/tun: %s" % e)
-    fcntl.ioctl(tun, 0x400454CA, struct.pack("16sH", b"t0", 0x1001))  # TUNSETIFF: IFF_TUN, IFF_NO_PI
+    fcntl.ioctl(tun, 0x400454CA, struct.pack("16sH", b"t0", 0x1001))  # a tunnel, bare packets
     subprocess.check_call(["ip", "addr", "add", "10.202.0.1/24", "dev", "t0"])
     with open("/proc/sys/net/ipv6/conf/t0/disable_ipv6", "w") as f:
         f.write("1")  # or it would announce itself
@@ -480,8 +482,10 @@ def tunnels_have_no_link_header():
             s.sendto(b"through the tunnel", ("10.202.0.9", 7))
         check_equal(0, p.wait(), "exit code (%s)" % bytes(p.err))
         [(line, frame)] = captured(p.out)
-        check(re.search(r"out IPv4 10\.202\.0\.1:\d+ > 10\.202\.0\.9:7 hops 64 UDP length 26$", line), line)
-        check_equal((101, [frame]), (read_pcap(name)[0], [f for _, f in read_pcap(name)[1]]), "file")
+        words = r"out IPv4 10\.202\.0\.1:\d+ > 10\.202\.0\.9:7 hops 64 UDP length 26$"
+        check(re.search(words, line), line)
+        link, [(_, saved)] = read_pcap(name)
+        check_equal((101, frame), (link, saved), "file")
     os.close(tun)
 
 
@@ -547,8 +551,9 @@ def it_captures_what_the_system_s_ping_sends():
         code, _, err = run([tool("ping"), "-n", "-c", "1", "127.0.0.1"], emulate=False)
         check_equal(0, code, "ping (%s)" % err)
         check_equal(0, p.wait(), "exit code")
-        lines = [line for line, _ in captured(p.out)]
-        check(lines[0].endswith("ICMP type 8 code 0") and lines[1].endswith("ICMP type 0 code 0"), lines)
+        asked, answered = (line for line, _ in captured(p.out))
+        check(asked.endswith("ICMP type 8 code 0"), asked)
+        check(answered.endswith("ICMP type 0 code 0"), answered)
 
 
 @fact

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Drives examples/apps/prefork.c: its clients while it restarts and ends, its processes from outside,
-and a worker by itself, whose orders come from here. curl is a witness."""
+"""Drives examples/apps/prefork.c: its clients while it restarts and ends, its processes from
+outside, and a worker by itself, whose orders come from here. curl is a witness."""
 import array
 import os
 import pwd
@@ -219,7 +219,8 @@ def curl_does_not_notice_a_restart():
     curl = tool("curl")
     with Supervisor() as p:
         url = "http://127.0.0.1:%d/" % p.port()
-        script = "n=0; while [ $n -lt 40 ]; do %s -sSf -m 10 %s >>%s || echo failed; n=$((n+1)); done"
+        script = ("n=0; while [ $n -lt 40 ]; do %s -sSf -m 10 %s >>%s || echo failed; "
+                  "n=$((n+1)); done")
         with Run(["sh", "-c", script % (curl, url, path("curl.out"))], emulate=False) as c:
             while c.process.poll() is None:
                 p.restart()
@@ -409,7 +410,7 @@ def workers_inherit_what_they_are_handed_and_no_more():
                     kinds.append(os.readlink("/proc/%d/fd/%s" % (pid, fd)).split(":")[0])
             # The pair's end and the listener; the rest is the worker's own poller.
             check_equal(2, kinds.count("socket"), "sockets of %r" % kinds)
-            check(set(kinds) <= {"socket", "anon_inode"} and len(kinds) <= 4, "descriptors: %r" % kinds)
+            check(set(kinds) <= {"socket", "anon_inode"} and len(kinds) <= 4, "has %r" % kinds)
         end = time.monotonic() + 10  # for the old workers to be gone, and their pairs with them
         count = 0
         while count != 4 and time.monotonic() < end:
@@ -548,7 +549,7 @@ def without_processes_it_waits_for_better_times():
         resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
         os.setresuid(*[user.pw_uid] * 3)
     with Supervisor("--workers", "2", "127.0.0.1:0", start=copy, ready=False, preexec_fn=become,
-                    env=dict(os.environ, ASAN_OPTIONS="detect_leaks=0")) as p:  # it starts a process
+                    env=dict(os.environ, ASAN_OPTIONS="detect_leaks=0")) as p:  # starts one, too
         p.expect(b"prefork: new worker: ", p.err)
         check_equal(0, p.stop(), "exit code")
 

@@ -266,6 +266,7 @@ static void option(options *o, char *word)
     else if (strcmp(word, "backlog") == 0) opts->backlog = integer(value);
     else if (strcmp(word, "mode") == 0) opts->unix_mode = integer(value);
     else if (strcmp(word, "balance") == 0) opts->balance = integer(value) != 0;
+    else if (strcmp(word, "share") == 0) opts->share_group = integer(value) != 0;
     else if (strcmp(word, "exclusive") == 0) opts->exclusive = integer(value) != 0;
     else if (strcmp(word, "v6only") == 0) opts->v6_only = integer(value) != 0;
     else if (strcmp(word, "inheritable") == 0) opts->inheritable = integer(value) != 0;
@@ -649,6 +650,41 @@ static ptrdiff_t do_recvfrom(int argc, char **argv)
     return n;
 }
 
+// packet NAME CAP MS: as recvfrom, with all that is told of a datagram.
+static ptrdiff_t do_packet(int argc, char **argv)
+{
+    blob b = room(size(argv[2]));
+    netio_datagram m;
+    memset(&m, 0, sizeof m);
+    m.data = b.data, m.cap = b.len;
+    ptrdiff_t n = netio_recv_batch(find(argv[1])->s, &m, 1, integer(argv[3]));
+    (void)argc;
+    if (n == 1) {
+        say(" length=%lu", (unsigned long)m.full);
+        say_bytes(b.data, m.len);
+        say_addr("sender", &m.peer);
+        if (m.local.len) say_addr("local", &m.local);
+        say(" if=%u ttl=%u tos=%u", (unsigned)m.ifindex, (unsigned)m.ttl, (unsigned)m.tos);
+    }
+    free(b.data);
+    return n;
+}
+
+// join, leave NAME GROUP INTERFACE|- [SOURCE]: as addresses, whose ports do not matter.
+static ptrdiff_t do_membership(int argc, char **argv)
+{
+    netio_socket s = find(argv[1])->s;
+    netio_addr group = address(argv[2]), source;
+    bool any = strcmp(argv[3], "-") == 0;
+    // What is no name, number or address here is a number that nobody has.
+    uint32_t by = any ? 0 : netio_interface_index(argv[3]);
+    if (argc > 4) source = address(argv[4]);
+    if (!any && by == 0) by = 99999;
+    return strcmp(argv[0], "join") == 0
+               ? netio_multicast_join(s, &group, by, argc > 4 ? &source : NULL)
+               : netio_multicast_leave(s, &group, by, argc > 4 ? &source : NULL);
+}
+
 static ptrdiff_t do_sendto(int argc, char **argv)
 {
     netio_addr to = address(argv[2]);
@@ -984,7 +1020,10 @@ static const command commands[] = {
     {"echo",      3, do_echo},      // NAME MS
     {"exchange",  4, do_exchange},  // NAME DATA MS
     {"recvfrom",  4, do_recvfrom},  // NAME CAP MS
+    {"packet",    4, do_packet},    // NAME CAP MS
     {"sendto",    5, do_sendto},    // NAME ADDRESS DATA MS
+    {"join",      4, do_membership}, // NAME GROUP INTERFACE|- [SOURCE]
+    {"leave",     4, do_membership}, // NAME GROUP INTERFACE|- [SOURCE]
     {"echofrom",  4, do_echofrom},  // NAME COUNT MS
     {"sizes",     6, do_sizes},     // NAME ADDRESS FIRST LAST MS
     {"query",     6, do_query},     // NAME ADDRESS DATA TRIES FIRST_MS

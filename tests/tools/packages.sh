@@ -18,6 +18,7 @@ T
 g++                          g++                              the header in C++
 ninja-build                  ninja                            building, faster
 clang                        clang                            a second compiler
+libclang-rt-dev              -                                fuzzing
 clang-tidy                   clang-tidy                       analysis
 cppcheck                     cppcheck                         analysis
 valgrind                     valgrind                         memory, descriptors
