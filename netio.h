@@ -727,20 +727,20 @@ typedef enum netio_option {
     NETIO_OPT_TTL,              // 1..255 hops, IPv4 or IPv6
     NETIO_OPT_TOS,              // 0..255, traffic class
     NETIO_OPT_BROADCAST,        // 0, 1. Datagrams only
-    NETIO_OPT_MULTICAST_TTL,    // 0..255 hops; 0: this machine (Linux: if it has a member), 1: network
-    NETIO_OPT_MULTICAST_LOOP,   // 0, 1. This machine gets copies. Set it on sender and receivers:
-                                // on Windows the receiver's counts, elsewhere the sender's
-    NETIO_OPT_MULTICAST_IF,     // interface number to send to groups by; 0: the OS chooses. One
-                                // without an IPv4 address reads back as 0 on IPv4 sockets
-    NETIO_OPT_DONTFRAG,         // 0, 1. What exceeds the path is NETIO_EMSGSIZE
-    NETIO_OPT_HDRINCL,          // 0, 1. Raw sockets
-    NETIO_OPT_BUSY_POLL,        // microseconds to look for packets before sleeping
-    NETIO_OPT_NOTSENT_LOWAT,    // bytes not sent yet, below which it is writable
-    NETIO_OPT_RECV_LOCAL,       // 0, 1. Fill netio_datagram.local and .ifindex
-    NETIO_OPT_RECV_TTL,         // 0, 1. Fill netio_datagram.ttl
-    NETIO_OPT_RECV_TOS,         // 0, 1. Fill netio_datagram.tos
-    NETIO_OPT_RECV_TIME,        // 0, 1. Fill netio_datagram.time_ns, from a moment after this on
-    NETIO_OPT_RECV_SEGMENTS,    // 0, 1. Let the kernel join datagrams (GRO): netio_datagram.segment
+    NETIO_OPT_MULTICAST_TTL,  // 0..255 hops; 1: this network, 0: this machine (Linux: if a member)
+    NETIO_OPT_MULTICAST_LOOP, // 0, 1. This machine gets copies. Set it on sender and receivers:
+                              // on Windows the receiver's counts, elsewhere the sender's
+    NETIO_OPT_MULTICAST_IF,   // interface number to send to groups by; 0: the OS chooses. One
+                              // without an IPv4 address reads back as 0 on IPv4 sockets
+    NETIO_OPT_DONTFRAG,       // 0, 1. What exceeds the path is NETIO_EMSGSIZE
+    NETIO_OPT_HDRINCL,        // 0, 1. Raw sockets
+    NETIO_OPT_BUSY_POLL,      // microseconds to look for packets before sleeping
+    NETIO_OPT_NOTSENT_LOWAT,  // bytes not sent yet, below which it is writable
+    NETIO_OPT_RECV_LOCAL,     // 0, 1. Fill netio_datagram.local and .ifindex
+    NETIO_OPT_RECV_TTL,       // 0, 1. Fill netio_datagram.ttl
+    NETIO_OPT_RECV_TOS,       // 0, 1. Fill netio_datagram.tos
+    NETIO_OPT_RECV_TIME,      // 0, 1. Fill netio_datagram.time_ns, from a moment after this on
+    NETIO_OPT_RECV_SEGMENTS,  // 0, 1. Let the kernel join datagrams (GRO): netio_datagram.segment
     // Read only.
     NETIO_OPT_ERROR = 100, // pending error as NETIO_E*, cleared by reading
     NETIO_OPT_TYPE,        // NETIO_STREAM, ...; another: minus the OS's number

@@ -13,7 +13,7 @@ import sys
 import time
 
 from common import (EMULATOR, LINUX, WINE, Run, Skip, check, check_equal, check_idle, fact, folder,
-                    in_thread, main, path, payload, program, run, tool)
+                    main, path, payload, program, run, tool)
 
 INSIDE = os.environ.get("NETIO_INSIDE") == "1"  # in the network of our own
 EVERYBODY, NOBODY = "0 2147483647", "1 0"       # who may open ICMP datagram sockets

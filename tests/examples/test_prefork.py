@@ -8,11 +8,10 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
 import threading
 import time
 
-from common import (EMULATOR, LINUX, WINE, Run, Skip, check, check_equal, check_idle, fact, folder,
+from common import (EMULATOR, LINUX, Run, Skip, check, check_equal, check_idle, fact, folder,
                     in_thread, main, path, program, run, tool)
 
 PING, STATUS, BUSY, LISTENER, ERROR, SHUTDOWN = b"\1", b"\2", b"\3", b"\x10", b"\xee", b"\xff"
