@@ -95,9 +95,9 @@ grep -E 'warning:|error:|undefined reference|^FAILED:' "$build/build.log" |
 # --- run -------------------------------------------------------------------------------------------
 
 # Most tests wait for something, so more of them run at once than there are processors. Some look at
-# the clock, so one that fails gets a second try, and is named below.
+# the clock, so one that fails gets another try, two at most, and is named below.
 step "test"
-again="--repeat until-pass:2"
+again="--repeat until-pass:3"
 ctest --help | grep -q until-pass || again="" # before CMake 3.17
 {
     cd "$build" && ctest --output-on-failure --timeout 300 $again -j "$((jobs * 2))" \
@@ -111,7 +111,7 @@ sh "$root/tests/tools/skipped.sh" "$build"
 awk '/ Test +#[0-9]+: .*\*\*\*/ { sub(/.*#[0-9]+: /, ""); failed[$1] = 1 }
      / Test +#[0-9]+: .* Passed / { sub(/.*#[0-9]+: /, ""); if ($1 in failed) print $1 }' \
     "$build/ctest.log" | sort -u >"$build/again.log"
-[ ! -s "$build/again.log" ] || { echo "passed at the second try:"; sed 's/^/    /' "$build/again.log"; }
+[ ! -s "$build/again.log" ] || { echo "passed at a later try:"; sed 's/^/    /' "$build/again.log"; }
 if [ $built -ne 0 ]; then
     echo "The build had errors: $build/build.log"
     [ "$status" -ne 0 ] || status=1

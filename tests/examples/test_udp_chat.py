@@ -146,7 +146,7 @@ def forged_joins_leave_no_trace():
         check_equal(["ann"], who(ann), "names")
         if before:
             grown = memory_kib(p.pid) - before
-            check(grown < 64, "grew by %d KiB" % grown)
+            check(grown < 512, "grew by %d KiB" % grown)  # 10,000 peers would take megabytes
         check(p.process.poll() is None, "it ended")
 
 
