@@ -8,7 +8,8 @@
 // can know, and which takes no memory here (TCP's SYN cookies, RFC 4987, are the same idea). Until
 // then it sends at most three times as many bytes as it got: it is of no use for flooding others.
 //
-// Nothing is encrypted: who sees the datagrams can read and imitate everybody.
+// Nothing is encrypted: who sees the datagrams can read and imitate everybody. Nothing limits how
+// much somebody says who is in.
 //
 // Build  cc udp_chat.c -o udp_chat           (Windows: add -lws2_32)
 // Try    ./udp_chat                          and in two other terminals: nc -u 127.0.0.1 9000
@@ -250,7 +251,8 @@ int main(int argc, char **argv)
     netio_addr local;
     int at = 1;
     if (argc > 2 && strcmp(argv[1], "--idle") == 0) {
-        idle_ms = (int)(atof(argv[2]) * 1000);
+        double seconds = atof(argv[2]);
+        idle_ms = seconds > 0 && seconds < 1e6 ? (int)(seconds * 1000) : 0;
         at = 3;
     }
     if (at < argc) address = argv[at++];

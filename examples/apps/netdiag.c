@@ -384,7 +384,8 @@ static int say_failure(int verdict, int err)
 {
     switch (verdict) {
     case REFUSED:
-        return say(REFUSED, "the host is up, but nothing listens there (or a firewall says so)");
+        if (err == NETIO_ENOENT) return say(REFUSED, "there is no such socket file");
+        return say(REFUSED, "the answer is: nothing listens there (a firewall may say so, too)");
     case FILTERED:
         return say(FILTERED, "no answer at all: a firewall drops it, or the host is off");
     case UNREACHABLE:

@@ -133,7 +133,8 @@ def forged_joins_leave_no_trace():
         before = memory_kib(p.pid) if LINUX and not EMULATOR else 0
         count = 0
         # Each sends once and never hears the answer, as somebody does who forges addresses.
-        for a in range(1, 11):
+        hosts = 1 if EMULATOR else 10  # an emulator takes its time for each
+        for a in range(1, hosts + 1):
             for i in range(100):
                 if i % 10 == 0:
                     check_equal(["ann"], who(ann), "names")  # and what came before is done with
@@ -142,7 +143,7 @@ def forged_joins_leave_no_trace():
                         c.say("/join forged%d\n" % count if n % 2 else
                               "/join forged%d 0123456789ab\n" % count)
                         count += 1
-        check_equal(10000, count, "joins")
+        check_equal(1000 * hosts, count, "joins")
         check_equal(["ann"], who(ann), "names")
         if before:
             grown = memory_kib(p.pid) - before
@@ -400,7 +401,8 @@ def idle_costs_nothing():
 
 @fact
 def usage_is_exit_code_2():
-    for words in (["a", "b"], ["--idle", "0"], ["--idle", "x", "127.0.0.1:0"], ["--help"]):
+    for words in (["a", "b"], ["--idle", "0"], ["--idle", "x", "127.0.0.1:0"],
+                  ["--idle", "1e9"], ["--help"]):
         code, _, err = run([PROGRAM] + words)
         check_equal(2, code, "exit code of %r" % words)
         check("usage" in err, err)
