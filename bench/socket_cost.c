@@ -19,6 +19,7 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
+#include <poll.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -492,32 +493,36 @@ static void cost_of_segments(void)
 
 enum { CHUNK = 16 << 20, CHUNKS = 64, WAYS = 4 };
 
-// The other end of two connections answers a byte after each CHUNK, until both end. It drops what
-// comes without copying it (MSG_TRUNC), and never sleeps: on the loopback the sender would else pay
-// for waking it, and share the memory's bandwidth with it.
+// The other end answers a byte after each CHUNK, until the connection ends. It drops what comes
+// without copying it (MSG_TRUNC), and never sleeps: on the loopback the sender would else pay for
+// waking it, and share the memory's bandwidth with it.
 static void sink_process(int listener)
 {
-    int fds[2];
-    size_t got[2] = {0};
-    bool open[2] = {true, true};
+    size_t got = 0;
+    ssize_t n = -1;
     cpu_set_t cores;
     CPU_ZERO(&cores);
     CPU_SET((size_t)other_core, &cores);
     sched_setaffinity(0, sizeof cores, &cores);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     fcntl(listener, F_SETFL, 0); // netio's listener does not block, accept here is to
-    for (int i = 0; i < 2; i++) {
-        fds[i] = accept(listener, NULL, NULL);
-        if (fds[i] < 0) die("accept");
-    }
-    for (int i = 0; open[0] || open[1]; i = !i) {
-        ssize_t n = open[i] ? recv(fds[i], NULL, 1 << 20, MSG_TRUNC | MSG_DONTWAIT) : -1;
-        if (n == 0) open[i] = false;
+    int fd = accept(listener, NULL, NULL);
+    if (fd < 0) die("accept");
+    while (n != 0) {
+        n = recv(fd, NULL, 1 << 20, MSG_TRUNC | MSG_DONTWAIT);
         if (n <= 0) continue;
-        got[i] += (size_t)n;
-        if (got[i] % CHUNK == 0 && send(fds[i], "", 1, 0) != 1) die("answer");
+        got += (size_t)n;
+        if (got % CHUNK == 0 && send(fd, "", 1, 0) != 1) die("answer");
     }
     _exit(0);
+}
+
+// After a send that would have had to wait, or that failed.
+static void wait_for_room(int fd, const char *what)
+{
+    struct pollfd p = {.fd = fd, .events = POLLOUT};
+    if (errno != EAGAIN) die(what);
+    if (poll(&p, 1, -1) != 1) die("poll");
 }
 
 static void file_by_copy(int fd, int file, off_t off, size_t piece)
@@ -529,8 +534,11 @@ static void file_by_copy(int fd, int file, off_t off, size_t piece)
         if (n <= 0) die("read");
         for (ssize_t at = 0; at < n;) {
             ssize_t r = send(fd, buf + at, (size_t)(n - at), MSG_NOSIGNAL);
-            if (r < 0) die("send");
-            at += r;
+            if (r < 0) {
+                wait_for_room(fd, "send");
+            } else {
+                at += r;
+            }
         }
         sent += (size_t)n;
     }
@@ -544,7 +552,9 @@ static void file_by_sendfile(int fd, int file, off_t off)
 {
     off_t end = off + CHUNK;
     while (off < end) {
-        if (sendfile(fd, file, &off, (size_t)(end - off)) <= 0) die("sendfile");
+        ssize_t r = sendfile(fd, file, &off, (size_t)(end - off));
+        if (r == 0) fail("sendfile: the file is shorter");
+        if (r < 0) wait_for_room(fd, "sendfile");
     }
 }
 
@@ -571,7 +581,7 @@ static void cost_of_sendfile(void)
     static const char *const names[WAYS] = {"read, send, 16 KiB at a time",
                                             "read, send, 64 KiB at a time", "sendfile",
                                             "netio_sendfile"};
-    netio_socket listener, by_netio;
+    netio_socket listener, s;
     netio_addr local;
     char text[NETIO_ADDR_TEXT];
     int chunks = quick ? 4 : CHUNKS, rounds = quick ? 4 : 3 * CHUNKS;
@@ -582,27 +592,22 @@ static void cost_of_sendfile(void)
     pid_t child = fork();
     if (child < 0) die("fork");
     if (child == 0) sink_process(listener);
-    must("connect", netio_connect(&by_netio, text, NULL, 5000));
-    int by_hand = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (by_hand < 0 || connect(by_hand, (struct sockaddr *)local.raw, local.len) < 0) {
-        die("connect");
-    }
+    must("connect", netio_connect(&s, text, NULL, 5000)); // one connection for all, as none is alike
     for (int r = -2; r < rounds; r++) {
         for (int k = 0; k < WAYS; k++) {
             char answer;
             // Everybody sends the same parts of the file, but not one after the other: what the
             // processor's cache holds of a part is nobody's advantage.
-            int kind = turn(r < 0 ? 0 : r, k, WAYS), fd = kind == 3 ? by_netio : by_hand;
+            int kind = turn(r < 0 ? 0 : r, k, WAYS);
             off_t off = (off_t)((r + 2 + chunks / WAYS * kind) % chunks) * CHUNK;
             double t0 = clock_ns(CLOCK_THREAD_CPUTIME_ID);
-            ways[kind](fd, file, off);
+            ways[kind](s, file, off);
             double t1 = clock_ns(CLOCK_THREAD_CPUTIME_ID);
-            must("answer", netio_recv(fd, &answer, 1, 20000));
+            must("answer", netio_recv(s, &answer, 1, 20000));
             if (r >= 0) found[kind][r] = t1 - t0;
         }
     }
-    netio_close(&by_netio);
-    close(by_hand);
+    netio_close(&s);
     waitpid(child, NULL, 0);
     printf("| calls | CPU ms/GiB | to 16 KiB (95 %%) | to 64 KiB (95 %%) | to sendfile (95 %%) |\n"
            "|---|---|---|---|---|\n");

@@ -47,6 +47,10 @@ procps                       ps                               looking at process
 socat                        socat                            the other end of the wire
 ncat                         ncat                             the other end of the wire
 netcat-openbsd               nc                               the other end of the wire
+curl                         curl                             the other end of the wire
+openssl                      openssl                          a TLS port for netdiag
+tcpdump                      tcpdump                          reading captures
+iputils-ping                 ping                             a witness for ping
 T
 }
 
