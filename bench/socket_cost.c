@@ -109,10 +109,20 @@ static void print_ratio(int kind, int base, int rounds)
            sorted[high < rounds ? high : rounds - 1]);
 }
 
-// Which of `kinds` comes k-th in a round: everybody follows everybody else.
-static int turn(int round, int k, int kinds)
+// The kinds in an order that is another in each round: what one leaves in the caches meets all.
+static const int *shuffled(int kinds)
 {
-    return round / kinds % 2 ? (round + kinds - k) % kinds : (round + k) % kinds;
+    static uint64_t x = 88172645463325252u;
+    static int order[KINDS];
+    for (int i = 0; i < kinds; i++) {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        int k = (int)(x % (unsigned)(i + 1));
+        order[i] = order[k];
+        order[k] = i;
+    }
+    return order;
 }
 
 // --- datagram sockets ----------------------------------------------------------------------------
@@ -271,8 +281,9 @@ static void cost_of_echo(void)
     for (int f = 0; f < 4; f++) {
         int rounds = (quick ? 2000 : 40000) / (flights[f] + 1);
         for (int r = -rounds / 10; r < rounds; r++) {
+            const int *order = shuffled(KINDS);
             for (int k = 0; k < KINDS; k++) {
-                int kind = turn(r < 0 ? 0 : r, k, KINDS);
+                int kind = order[k];
                 double ns = round_of(&v[kind], kind, flights[f]);
                 if (r >= 0) found[kind][r] = ns;
             }
@@ -434,8 +445,9 @@ static void cost_of_sending(bool gro)
     int rounds = quick ? 100 : 2000;
     open_bulk(&b, gro);
     for (int r = -rounds / 10; r < rounds; r++) {
+        const int *order = shuffled(BULKS);
         for (int k = 0; k < BULKS; k++) {
-            int kind = turn(r < 0 ? 0 : r, k, BULKS);
+            int kind = order[k];
             double t0 = clock_ns(CLOCK_MONOTONIC);
             bulks[kind](&b);
             double t1 = clock_ns(CLOCK_MONOTONIC);
@@ -463,8 +475,9 @@ static void cost_of_receiving(void)
     open_bulk(&plain, false);
     open_bulk(&gro, true);
     for (int r = -rounds / 10; r < rounds; r++) {
+        const int *order = shuffled(3);
         for (int k = 0; k < 3; k++) {
-            int kind = turn(r < 0 ? 0 : r, k, 3);
+            int kind = order[k];
             bulk_netio_segment(kind == 2 ? &gro : &plain);
             double t0 = clock_ns(CLOCK_MONOTONIC);
             int n = kind == 0   ? drain_mmsg(&plain)
@@ -592,13 +605,15 @@ static void cost_of_sendfile(void)
     pid_t child = fork();
     if (child < 0) die("fork");
     if (child == 0) sink_process(listener);
-    must("connect", netio_connect(&s, text, NULL, 5000)); // one connection for all, as none is alike
+    // One connection for all: no two are alike.
+    must("connect", netio_connect(&s, text, NULL, 5000));
     for (int r = -2; r < rounds; r++) {
+        const int *order = shuffled(WAYS);
         for (int k = 0; k < WAYS; k++) {
             char answer;
             // Everybody sends the same parts of the file, but not one after the other: what the
             // processor's cache holds of a part is nobody's advantage.
-            int kind = turn(r < 0 ? 0 : r, k, WAYS);
+            int kind = order[k];
             off_t off = (off_t)((r + 2 + chunks / WAYS * kind) % chunks) * CHUNK;
             double t0 = clock_ns(CLOCK_THREAD_CPUTIME_ID);
             ways[kind](s, file, off);
