@@ -3,7 +3,7 @@
 //
 //   socket_cost echo       one step of a UDP echo server: wait, receive, send back what came
 //   socket_cost segments   sending and receiving 1,200-byte datagrams in bulk, with GSO and GRO
-//   socket_cost sendfile   a gibibyte of a file over TCP, three times, next to read and send
+//   socket_cost sendfile   a gibibyte of a file over TCP, next to read and send
 //   socket_cost step KIND IN_FLIGHT ROUNDS    the step alone, for strace and callgrind
 //
 // echo and segments are one thread that is both sides: on the loopback a datagram lies in the
