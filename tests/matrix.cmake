@@ -37,7 +37,7 @@ function(netio_variant variant)
 
     set(dir ${CMAKE_CURRENT_BINARY_DIR}/${variant})
     file(MAKE_DIRECTORY ${dir})
-    set(compile ${V_CC} ${V_FLAGS} -I${PROJECT_SOURCE_DIR} -I${support})
+    set(compile ${V_CC} -g ${V_FLAGS} -I${PROJECT_SOURCE_DIR} -I${support})
     set(headers ${PROJECT_SOURCE_DIR}/netio.h ${support}/test.h)
 
     # Objects that all programs share: ${object_X} for support/X.c.
@@ -125,10 +125,10 @@ netio_variant(cxx CC gcc RUN native NEEDS g++ PACKAGES "g++" LINK -pthread -lstd
 # --- tools that look on ---------------------------------------------------------------------------
 
 netio_variant(asan WRAP CC gcc RUN sanitizer PACKAGES "gcc" LINK -pthread
-    FLAGS -g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all)
-netio_variant(tsan CC gcc RUN sanitizer PACKAGES "gcc" LINK -pthread FLAGS -g -O1 -fsanitize=thread)
+    FLAGS -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all)
+netio_variant(tsan CC gcc RUN sanitizer PACKAGES "gcc" LINK -pthread FLAGS -O1 -fsanitize=thread)
 netio_variant(valgrind CC gcc RUN valgrind NEEDS valgrind PACKAGES "gcc valgrind" LINK -pthread
-    FLAGS -g -O1 ONLY addr error resolve socket option poller unix datagram PROPERTIES TIMEOUT 240)
+    FLAGS -O1 ONLY addr error resolve socket option poller unix datagram PROPERTIES TIMEOUT 240)
 
 # --- other processors -----------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ for std in c99 c11 c17 gnu17; do
     try "$std: declarations" "$@" "$here/header.c"
     try "$std: declarations in use" "$@" "$here/uses.c"
     try "$std: implementation" "$@" -DNETIO_IMPLEMENTATION "$here/header.c"
+    try "$std: implementation, -DNDEBUG -Os" "$@" -Os -DNDEBUG -DNETIO_IMPLEMENTATION "$here/header.c"
 done
 for std in c++11 c++14 c++17 c++20; do
     [ "$cxx" = - ] && break
@@ -23,9 +24,7 @@ for std in c++11 c++14 c++17 c++20; do
     try "$std: declarations in use" "$@" -Wold-style-cast "$here/uses.c"
     try "$std: implementation" "$@" -DNETIO_IMPLEMENTATION "$here/header.c"
 done
-for flags in -O2 "-Os -DNDEBUG"; do
-    [ "$cc" = - ] && break
-    try "implementation, $flags" "$cc" -std=c99 $flags $warnings -I"$root" -c -o "$work/o" \
+[ "$cc" = - ] ||
+    try "implementation, -O2" "$cc" -std=c99 -O2 $warnings -I"$root" -c -o "$work/o" \
         -DNETIO_IMPLEMENTATION "$here/header.c"
-done
 finish
