@@ -1,23 +1,34 @@
 /*
-netio.h: portable sockets, options and pollers. C99 and C++11, one file, no dependency but the OS.
+netio.h: portable sockets, pollers and an event loop. C99 and C++11, one file, no dependency but
+the OS.
 
     // echo.c: cc echo.c -o echo          (Windows: gcc echo.c -lws2_32, or cl echo.c)
     #define NETIO_IMPLEMENTATION          // in exactly one file of the program
     #include "netio.h"
 
+    static void on_data(netio_conn c, const void *data, size_t len)
+    {
+        netio_conn_write(c, data, len);
+    }
+
     int main(void)
     {
-        netio_socket listener, s;
-        if (netio_listen(&listener, ":7777", NULL) < 0) return 1;
-        while (netio_accept(&s, listener, NULL, -1) == 0) {
-            char buf[4096];
-            ptrdiff_t n;
-            while ((n = netio_recv(s, buf, sizeof buf, 10000)) > 0)
-                if (netio_send_all(s, buf, (size_t)n, NULL, 10000) < 0) break;
-            netio_close(&s);
-        }
-        return 1;
+        static const netio_handler echo = {.on_data = on_data};
+        netio_loop *loop;
+        if (netio_loop_create(&loop, NULL) < 0) return 1;
+        if (netio_listener_open(NULL, loop, ":7777", &echo, NULL) < 0) return 1;
+        return netio_loop_run(loop) < 0;
     }
+
+or without a loop, one call after the other:
+
+    netio_socket s;
+    char buf[4096];
+    ptrdiff_t n;
+    if (netio_connect(&s, "example.com:7", NULL, 5000) < 0) return 1;
+    if (netio_send_all(s, "hello", 5, NULL, 5000) < 0) return 1;
+    n = netio_recv(s, buf, sizeof buf, 5000);
+    netio_close(&s);
 
 BUILD  Linux, macOS: nothing to add (before glibc 2.34: -pthread). BSD: -pthread. Windows: link
 ws2_32; MSVC does it by itself. The implementation asks for the platform's full interface by
@@ -29,17 +40,20 @@ CONTENTS  search for >>name to reach the declarations, >>name.c to reach the cod
     >>config   types, switches             >>socket   TCP, UDP, Unix: open, send, receive
     >>error    one error space             >>option   the option table
     >>time     clock and deadlines         >>poller   readiness of many sockets
-    >>addr     addresses as values         >>helper   checksum, hex dump
-    >>resolve  names, interfaces
-                                           Code only: >>platform >>os-posix >>os-windows
-                                           >>select >>poll >>epoll >>kqueue
-                                           >>winselect >>wsapoll >>afd
+    >>addr     addresses as values         >>loop     timers, tasks, signals, watches, lookups
+    >>resolve  names, interfaces           >>filter   what TLS plugs into
+    >>helper   back-off, buckets, pools    >>conn     connections, listeners, dialing
+    >>network  a network in memory         >>udp      datagrams on the loop
+
+    Code only: >>platform >>os-posix >>os-windows >>select >>poll >>epoll >>kqueue >>winselect
+    >>wsapoll >>afd >>readiness >>memory >>run
 
 NAMES  A bare verb acts on a socket (netio_send, netio_close). Everything else names its object
-(netio_addr_parse, netio_poller_wait). Three habits make most signatures guessable:
-  - what is being made comes first, as a pointer;
+(netio_conn_write, netio_poller_wait). Four habits make most signatures guessable:
+  - what is being made comes first, as a pointer; where a handle may be unwanted it may be NULL;
   - then inputs, outputs, options (NULL: all defaults), and timeout_ms last;
-  - a buffer and its length stand side by side.
+  - a buffer and its length stand side by side;
+  - callbacks other than a handler's get the `user` pointer first.
 
 ERRORS  Calls return int or ptrdiff_t: negative is a NETIO_E*, named after the errno you know. Test
 `< 0`. Outputs are written on success only, but for `done` counts. Nothing prints, aborts, or needs
@@ -53,11 +67,14 @@ sends and receives. (On Windows it does, and for sends on macOS and NetBSD: adop
 made elsewhere first.)
 
 THREADS  Different sockets: any threads. One socket: one thread may receive while one sends; two
-senders, or two receivers, need a lock of yours. A poller: one thread, but for netio_poller_wake.
+senders, or two receivers, need a lock of yours. A poller: one thread, but for netio_poller_wake. A
+loop and all it owns: the thread that runs it; only netio_loop_post, _stop and _stats may come from
+elsewhere. Any call is legal in any callback, but running or destroying the same loop (NETIO_EBUSY);
+no callback runs inside a call of yours.
 
 OWNERSHIP  borrows: during the call. copies: before returning. takes: netio's if the call succeeds,
-else still yours. lends: until the next call on the
-same object. gives: yours; the comment says what frees it.
+else still yours. lends: until the callback returns, or the next call on the same object. gives:
+yours; the comment says what frees it.
 
 OPTIONS STRUCTS  `= {0}` in C, `= {}` in C++ is the usual, safe choice in every field; what 0 means
 is written beside it.
@@ -72,14 +89,19 @@ SWITCHES  define before including, the same in every file
     NETIO_API               replaces `extern`, for example a dllexport
     NETIO_NO_UNIX           no Unix-domain sockets; netio_pair then uses loopback TCP and UDP
     NETIO_NO_THREADS        no resolver thread: a lookup with a bounded time is NETIO_ENOTSUP
-    NETIO_NO_POLLER         leave the poller out
+    NETIO_NO_POLLER         leave the poller out, and the loop with it
+    NETIO_NO_LOOP           leave out loop, filter, conn, udp, network
+    NETIO_NO_HELPERS        leave out the helpers
     NETIO_NO_SELECT _POLL _WSAPOLL _EPOLL _KQUEUE _AFD     leave one backend out
   define in the file that implements
     NETIO_MALLOC(size) NETIO_REALLOC(ptr, size) NETIO_FREE(ptr)       default: stdlib; all or none,
-                            thread-safe. Used by pollers and by lookups with a bounded time, only.
+                            thread-safe. Used by pollers, loops, lookups with a bounded time, and
+                            helpers with a create
     NETIO_ASSERT(expr)      our broken invariants; default: nothing
     NETIO_ON_OP(op, socket, result)    runs after every operation on a socket: op is a NETIO_OP_*,
                             result its bytes or error. Must not call netio on the same socket.
+    NETIO_DEBUG             1: assert that loops are called from their thread; count and log turns
+                            that hold the loop for longer than netio_loop_opts.slow_ms
     NETIO_GETADDRINFO, NETIO_FREEADDRINFO    replace the system's resolver, for tests; both or none
 */
 #if defined(NETIO_IMPLEMENTATION) && !defined(_WIN32)
@@ -115,6 +137,10 @@ SWITCHES  define before including, the same in every file
 #define NETIO_VERSION_MINOR 1
 #define NETIO_VERSION_PATCH 0
 #define NETIO_VERSION "0.1.0"
+
+#if defined(NETIO_NO_POLLER) && !defined(NETIO_NO_LOOP)
+#define NETIO_NO_LOOP // nothing to wait with
+#endif
 
 #ifndef NETIO_API
 #if !defined(NETIO_STATIC)
@@ -882,11 +908,618 @@ NETIO_API const char *netio_backend_name(int backend);        // "epoll"; "" if 
 NETIO_API bool netio_backend_available(int backend);          // AUTO: true
 #endif                                                        // NETIO_NO_POLLER
 
+#ifndef NETIO_NO_LOOP
+//================================================================================================
+// >>loop                                                  timers, tasks, signals, watches, lookups
+//
+// A loop belongs to the thread that runs it. Handles are small values that go stale when what they
+// name has ended: every call on a stale or zero handle is NETIO_ESTALE or nothing. They stay safe
+// until the loop is destroyed. Where a call makes one, NULL means that it is not wanted.
+// Callbacks run from netio_loop_run, _run_once, _destroy and netio_network_run, and from nowhere
+// else; any call is legal in them, except running or destroying the same loop (NETIO_EBUSY).
+//================================================================================================
+
+typedef struct netio_loop netio_loop;
+typedef struct netio_network netio_network;
+typedef void (*netio_task)(void *user);
+
+// clang-format off
+typedef struct netio_timer    { void *ptr; uint64_t gen; } netio_timer;
+typedef struct netio_watch    { void *ptr; uint64_t gen; } netio_watch;
+typedef struct netio_signal   { void *ptr; uint64_t gen; } netio_signal;
+typedef struct netio_lookup   { void *ptr; uint64_t gen; } netio_lookup;
+typedef struct netio_conn     { void *ptr; uint64_t gen; } netio_conn;
+typedef struct netio_listener { void *ptr; uint64_t gen; } netio_listener;
+typedef struct netio_udp      { void *ptr; uint64_t gen; } netio_udp;
+// clang-format on
+
+enum { NETIO_LOG_ERROR = 1, NETIO_LOG_WARN, NETIO_LOG_INFO, NETIO_LOG_DEBUG };
+
+typedef struct netio_loop_opts {
+    int backend;                    // NETIO_BACKEND_*; 0: the best this system has
+    int slow_ms;                    // NETIO_DEBUG: log turns that take longer; 0: 100
+    size_t recv_buffer;             // bytes, one for the whole loop; 0: 256 KiB, at least 4 KiB
+    size_t turn_budget;             // bytes one connection may receive in a turn; 0: 1 MiB
+    size_t lookups_max;             // name lookups under way and waiting; 0: 1024
+    size_t resolver_threads;        // at most, one lookup each; 0: 4
+    uint64_t (*now_us)(void *user); // clock, for tests; NULL: netio_now_us. Steps back are ignored
+    void (*log)(void *user, int level, const char *line); // NULL: silent
+    // Runs after every operation on a connection: NETIO_OP_*, its bytes or error. It must not call
+    // netio on the same connection. NULL: none, at no cost.
+    void (*on_op)(void *user, int op, netio_conn c, ptrdiff_t result);
+    void *user;             // for now_us, log and on_op
+    netio_network *network; // connections run over this network in memory; NULL: over the OS's
+    const char *host;       // with network: this loop's own address; NULL: "127.0.0.1"
+} netio_loop_opts;
+
+// Returns 0; NETIO_ENOTSUP (no such backend), NETIO_EMFILE, NETIO_ENOMEM, NETIO_EINVAL (host).
+NETIO_API int netio_loop_create(netio_loop **out, const netio_loop_opts *opts);
+
+// Ends everything the loop owns (on_close runs, NETIO_ECANCELED), then frees it; its handles die
+// with it. Nothing new can be made meanwhile (NETIO_ECANCELED). From one of its callbacks, or while
+// it runs: NETIO_EBUSY.
+NETIO_API int netio_loop_destroy(netio_loop *loop);
+
+// Run until stop, or until nothing is left that could happen. Returns 0; NETIO_EBUSY (it runs
+// already); an OS failure.
+NETIO_API int netio_loop_run(netio_loop *loop);
+
+// One turn: wait up to timeout_ms, run what is due. Returns callbacks run; 0: nothing happened.
+NETIO_API int netio_loop_run_once(netio_loop *loop, int timeout_ms);
+
+// End run after this turn. Before run: that run ends at once. Thread: any, and signal handlers.
+NETIO_API void netio_loop_stop(netio_loop *loop);
+
+// Graceful stop: listeners close; each connection gets on_stop, or is closed if it has none; UDP
+// endpoints close. When the last connection is gone, or after timeout_ms (the rest is aborted), run
+// returns; timers and watches do not hold it up. -1: no limit. Again: stop now.
+NETIO_API void netio_loop_finish(netio_loop *loop, int timeout_ms);
+
+// Run task(user) on the loop's thread, in order. With len > 0 the task gets a copy of the `len`
+// bytes at `user`, freed after it. `drop` (may be NULL) runs in its place if the loop is destroyed
+// first. A task posted from a task runs in the next turn.
+// Thread: any; not after destroy. Returns 0; NETIO_ENOMEM.
+NETIO_API int netio_loop_post(netio_loop *loop, netio_task task, netio_task drop, void *user,
+                              size_t len);
+
+// Once after delay_ms (below 0: as 0, in the next turn), or every period_ms (1 and more), phase
+// kept, missed ticks skipped. Those due run in order of time, equal ones in order of start.
+// Returns 0; NETIO_ENOMEM, NETIO_EINVAL. reset: due then instead, also of a running period;
+// NETIO_ESTALE once it has run.
+NETIO_API int netio_timer_once(netio_timer *out, netio_loop *loop, int delay_ms, netio_task task,
+                               void *user);
+NETIO_API int netio_timer_every(netio_timer *out, netio_loop *loop, int period_ms, netio_task task,
+                                void *user);
+NETIO_API int netio_timer_reset(netio_timer t, int delay_ms);
+NETIO_API void netio_timer_stop(netio_timer t);
+
+// Readiness of a socket or descriptor that stays yours; stop before closing it. Level-triggered
+// NETIO_EV_READ, NETIO_EV_WRITE. Returns 0; as netio_poller_add; NETIO_ENOTSUP (network in memory).
+NETIO_API int netio_watch_start(netio_watch *out, netio_loop *loop, netio_socket s, unsigned events,
+                                void (*ready)(void *user, unsigned events), void *user);
+NETIO_API int netio_watch_modify(netio_watch w, unsigned events);
+NETIO_API void netio_watch_stop(netio_watch w);
+
+// A signal as a task: SIGINT, SIGTERM, SIGHUP...; on Windows SIGINT (Ctrl-C), SIGBREAK, and SIGTERM
+// (console closed, log off, shutdown: the program has some 5 s). The former disposition comes back
+// on stop. Several that come before the task runs may run it once.
+// Returns 0; NETIO_EEXIST (started already, here or by another loop), NETIO_EINVAL (no signal that
+// can be caught).
+NETIO_API int netio_signal_start(netio_signal *out, netio_loop *loop, int signum, netio_task task,
+                                 void *user);
+NETIO_API void netio_signal_stop(netio_signal s);
+
+// netio_resolve without waiting: `done` runs once, on the loop, never before this returns; `addrs`
+// is lent. timeout_ms -1: no limit; else it ends with NETIO_ETIMEDOUT on time, whatever the OS does.
+// Returns 0; NETIO_EBUSY (lookups_max), NETIO_ENOMEM; NETIO_EINVAL, NETIO_ENOENT (text);
+// NETIO_ENOTSUP (a name, with NETIO_NO_THREADS). After cancel `done` does not run.
+NETIO_API int netio_lookup_start(netio_lookup *out, netio_loop *loop, const char *host_port,
+                                 const netio_resolve_opts *opts, int timeout_ms,
+                                 void (*done)(void *user, int err, const netio_addr *addrs,
+                                              size_t count),
+                                 void *user);
+NETIO_API void netio_lookup_cancel(netio_lookup q);
+
+// For another event loop to drive this one: when poll_fd is readable or next_timeout is over, call
+// run_once(loop, 0). poll_fd is NETIO_INVALID_SOCKET where the backend has none (only epoll and
+// kqueue do).
+NETIO_API netio_socket netio_loop_poll_fd(const netio_loop *loop);
+NETIO_API int netio_loop_next_timeout(const netio_loop *loop); // ms; -1: nothing is due
+
+NETIO_API uint64_t netio_loop_now_ms(const netio_loop *loop); // read once a turn
+
+// In the child of a fork: frees the memory and closes this process's copies of the descriptors,
+// without a callback and without a word to the network. The parent's loop lives on.
+NETIO_API void netio_loop_destroy_after_fork(netio_loop *loop);
+
+typedef struct netio_stats {
+    uint64_t bytes_in, bytes_out, reads, writes; // system calls that moved bytes, or datagrams
+    uint64_t opened, closed, accepted, refused;  // connections; loop and listener only
+    uint64_t timeouts, resets, other_errors;     // how connections ended; loop and listener only
+    uint64_t drops;                              // datagrams not queued, or cut off
+    uint64_t active;                             // open and closing connections now
+    uint64_t turns;                              // loop only
+    uint64_t slow;                               // loop only, NETIO_DEBUG: turns above slow_ms
+    uint64_t opened_ms;                          // when, on the loop's clock
+    uint64_t active_ms;                          // last byte in or out
+} netio_stats;
+
+// Sums over the loop's life, as of its last turn. Thread: any.
+NETIO_API void netio_loop_stats(netio_loop *loop, netio_stats *out);
+
+//================================================================================================
+// >>filter                                                       between the socket and the handler
+//
+// A filter changes what passes: TLS, compression, tracing. Its calls to netio always take all bytes
+// and never say "would block": how much may be in flight is decided before the filter is asked. So
+// a filter never keeps a partial write. A negative return ends the connection with that error.
+// From the wire: the filter added last, ..., the one added first, the handler.
+//================================================================================================
+
+typedef struct netio_filter_io netio_filter_io; // one filter's place in one connection
+
+// Each call may be NULL: bytes then pass as they are, ends pass on, the filter is ready at once.
+typedef struct netio_filter_ops {
+    const char *name;
+    void (*ref)(void *arg); // keep `arg` alive: a listener or connection holds it
+    void (*unref)(void *arg);
+    int (*open)(netio_filter_io *io, void *arg);                        // may emit: first flight
+    int (*received)(netio_filter_io *io, const void *data, size_t len); // from the wire, lent
+    int (*ended)(netio_filter_io *io);                                  // the wire's end of stream
+    int (*written)(netio_filter_io *io, const netio_buf *bufs, size_t count); // from the handler
+    int (*shutdown)(netio_filter_io *io);                                     // it sends no more
+    int (*timer)(netio_filter_io *io);                      // after netio_filter_timer
+    void (*explain)(netio_filter_io *io, netio_error *out); // fill lib_code and text
+    void (*close)(netio_filter_io *io);                     // free self; emit no more
+    bool from_clean; // refuse to start while received bytes wait unread (STARTTLS injection)
+} netio_filter_ops;
+
+// What to put on a connection: the table and its argument. All zero is none.
+typedef struct netio_filter {
+    const netio_filter_ops *ops;
+    void *arg;
+} netio_filter;
+
+// Towards the wire, and towards the handler: bytes, and the peer's clean end of stream. deliver and
+// deliver_end are for `received`, `ended` and `timer` only; while the handler does not read, netio
+// keeps what is delivered, at most four receive buffers (NETIO_ENOBUFS).
+// Returns 0; an error, to be returned from the filter's call: the connection has ended, or will.
+NETIO_API int netio_filter_emit(netio_filter_io *io, const void *data, size_t len);
+NETIO_API int netio_filter_deliver(netio_filter_io *io, const void *data, size_t len);
+NETIO_API int netio_filter_deliver_end(netio_filter_io *io);
+NETIO_API int netio_filter_ready(netio_filter_io *io); // handshake done: on_open, writes flow
+NETIO_API void netio_filter_timer(netio_filter_io *io, int delay_ms); // call ops->timer; -1: do not
+NETIO_API netio_conn netio_filter_conn(const netio_filter_io *io);
+NETIO_API bool netio_filter_dialed(const netio_filter_io *io); // this side dialed: the client
+NETIO_API void *netio_filter_self(const netio_filter_io *io);
+NETIO_API void netio_filter_set_self(netio_filter_io *io, void *self);
+
+//================================================================================================
+// >>conn                                                      connections, listeners, dialing
+//
+// What is written in one turn leaves in one send at its end. A write is taken whole or refused
+// whole: 0 means that netio holds it, and on_close says if it could not be sent after all. The queue
+// is bounded (an empty one takes any single write), and while it is above its high mark the
+// connection is not read, so answering each request never overflows it. Received bytes are lent, in
+// place. on_close runs exactly once for each connection that was handed out, last, and says why.
+//================================================================================================
+
+// Callbacks of a connection, each optional; usually one static const per protocol. Any call is
+// legal in each of them, also netio_conn_close(c) and replacing the handler.
+typedef struct netio_handler {
+    // Ready for bytes, once: connected or accepted, filters' handshakes done.
+    void (*on_open)(netio_conn c);
+    // A filter that was added later (STARTTLS) is ready.
+    void (*on_secure)(netio_conn c);
+    // Bytes, at least one, in pieces of any size. Lent; all are taken when it returns, but for those
+    // that netio_conn_unread keeps. At the peer's end those come once more, and are dropped if they
+    // are kept again. Absent: bytes are read and dropped.
+    void (*on_data)(netio_conn c, const void *data, size_t len);
+    // The write queue fell to the low mark after having been above the high one, or full.
+    void (*on_drain)(netio_conn c);
+    // The peer sends no more; writing still works, and after netio_conn_shutdown the connection
+    // ends by itself. Absent: it is closed, queue first. (While nothing is written a reset that
+    // follows goes unnoticed: set an idle timeout.)
+    void (*on_eof)(netio_conn c);
+    // NETIO_TIMEOUT_IDLE or _WRITE ran out; if c is still open after it, the time starts again.
+    // Absent: aborted with NETIO_ETIMEDOUT. The other timeouts end in on_close.
+    void (*on_timeout)(netio_conn c, int which);
+    // netio_loop_finish was called: finish what is under way, then close. Absent: closed.
+    void (*on_stop)(netio_conn c);
+    // Over: 0 for a clean end, else why, and netio_conn_error(c) has the whole story. c and its
+    // user pointer can still be read, not written to.
+    void (*on_close)(netio_conn c, int err);
+} netio_handler;
+
+enum {
+    NETIO_TIMEOUT_IDLE = 1,  // nothing received or sent
+    NETIO_TIMEOUT_WRITE,     // bytes queued and the peer takes none
+    NETIO_TIMEOUT_CONNECT,   // the whole dial: names, addresses, handshake
+    NETIO_TIMEOUT_HANDSHAKE, // an accepted or adopted connection's filters
+    NETIO_TIMEOUT_CLOSE      // the peer's FIN after close
+};
+
+typedef struct netio_conn_opts {
+    void *user;               // first user pointer
+    netio_filter filter;      // first filter, netio_tls_filter(ctx) for TLS; zero: none
+    int idle_timeout_ms;      // 0: never
+    int write_timeout_ms;     // without progress; 0: 30 s, -1: never; while closing at most 10 s
+    int handshake_timeout_ms; // 0: 10 s
+    int close_timeout_ms;     // wait for the peer's FIN after close; 0: 2 s
+    size_t close_drain_max;   // bytes discarded meanwhile; 0: 1 MiB
+    size_t write_queue_max;   // bytes queued before NETIO_ENOBUFS; 0: 1 MiB. Files do not count
+    size_t high_mark;         // netio_conn_congested from here; 0: 64 KiB
+    size_t low_mark;          // on_drain from here; 0: a quarter of high_mark
+    bool read_always;         // read on while its own queue is above high_mark; false: wait
+    size_t read_rate;         // bytes a second on the wire, bursts of 100 ms; 0: no limit
+    size_t write_rate;        // likewise
+    const void *unread;       // adopt: bytes received before, handed out first; copied
+    size_t unread_len;
+} netio_conn_opts;
+
+typedef struct netio_listener_opts {
+    size_t conn_max;          // open connections, closing ones too; 0: 100,000. Above: refused
+    size_t conn_max_per_host; // from one IPv4 or IPv6 /64; 0: no limit
+    const char *refusal;      // sent to those refused before closing; NULL: nothing. Copied
+    bool (*on_accept)(void *user, const netio_addr *peer); // false: refuse; NULL: all
+    // A connection that was not handed out: over a limit, handshake failed.
+    void (*on_refused)(void *user, const netio_addr *peer, const netio_error *why);
+    netio_loop *const *workers; // these loops get the connections in turn; NULL: this loop does.
+    size_t worker_count;        // They must outlive the listener; limits then count per worker
+    netio_conn_opts conn;       // of each accepted connection; conn.user is on_accept's user too
+    netio_socket_opts socket;   // backlog, balance, ...
+} netio_listener_opts;
+
+typedef struct netio_dial_opts {
+    int timeout_ms;          // for all of it, to on_open; 0: 30 s, -1: no limit
+    const char *server_name; // for filters to check; NULL: the host that was dialed. Copied
+    netio_conn_opts conn;
+    netio_socket_opts socket; // local, fallback, stagger_ms, resolve, ...
+} netio_dial_opts;
+
+// Listen on `address`; for ":0" see netio_listener_addr. `handler` must outlive the listener and
+// its connections. When descriptors run out, accepting pauses (10 ms, doubling to 1 s) and comes
+// back by itself. On a system without dual-stack sockets ":port" opens two, on the same port.
+// Returns 0; as netio_listen; adopt (takes s): NETIO_EINVAL (it does not listen).
+NETIO_API int netio_listener_open(netio_listener *out, netio_loop *loop, const char *address,
+                                  const netio_handler *handler, const netio_listener_opts *opts);
+NETIO_API int netio_listener_adopt(netio_listener *out, netio_loop *loop, netio_socket s,
+                                   const netio_handler *handler, const netio_listener_opts *opts);
+NETIO_API void netio_listener_close(netio_listener l); // its connections live on
+NETIO_API int netio_listener_pause(netio_listener l);  // clients wait in the backlog
+NETIO_API int netio_listener_resume(netio_listener l);
+NETIO_API int netio_listener_addr(netio_listener l, netio_addr *out);
+NETIO_API int netio_listener_socket(netio_listener l, netio_socket *out); // the first; stays its
+NETIO_API int netio_listener_stats(netio_listener l, netio_stats *out);
+NETIO_API int netio_listener_set_filter(netio_listener l, netio_filter f); // new connections only
+
+// Connect to "host:port" or any address text. `*out` is usable at once: what is written goes out
+// after on_open. Success ends in on_open, failure in on_close; neither before this returns.
+// Returns 0; NETIO_EINVAL (text, options), NETIO_ENOMEM, NETIO_ECANCELED (the loop is being
+// destroyed): then there is no connection and no on_close.
+// See RFC 8305 sections 4 and 5
+NETIO_API int netio_conn_dial(netio_conn *out, netio_loop *loop, const char *address,
+                              const netio_handler *handler, const netio_dial_opts *opts);
+
+// Take a connected stream socket (takes s; its mode is put back by detach); on_open follows. detach
+// gives it back with the bytes received but not handed out: their number is returned (NETIO_ENOSPC:
+// more than `cap`; NETIO_EBUSY: bytes are queued, a filter is on, or it is not open). After detach
+// on_close(c, 0) runs. In on_data, first netio_conn_unread what the new owner shall have.
+NETIO_API int netio_conn_adopt(netio_conn *out, netio_loop *loop, netio_socket s,
+                               const netio_handler *handler, const netio_conn_opts *opts);
+NETIO_API ptrdiff_t netio_conn_detach(netio_conn c, netio_socket *out, void *unread, size_t cap);
+
+// Write. Returns 0: sent or queued, all of it; NETIO_ENOBUFS: queue full, nothing taken;
+// NETIO_EPIPE after shutdown; NETIO_ESTALE; NETIO_ENOMEM.
+NETIO_API int netio_conn_write(netio_conn c, const void *data, size_t len); // copies
+NETIO_API int netio_conn_writev(netio_conn c, const netio_buf *bufs, size_t count);
+
+// Takes `data`: release(user) runs from the loop when it is no longer needed, sent or not. No copy
+// (a filter copies).
+NETIO_API int netio_conn_write_owned(netio_conn c, const void *data, size_t len, netio_task release,
+                                     void *user);
+
+// `len` bytes of a file from `off`, in order with other writes; release as above. A file that is
+// shorter ends the connection with NETIO_ETRUNCATED. Under a filter it is read and copied.
+NETIO_API int netio_conn_write_file(netio_conn c, netio_file file, uint64_t off, uint64_t len,
+                                    netio_task release, void *user);
+
+NETIO_API int netio_conn_flush(netio_conn c);      // send now, not at the turn's end
+NETIO_API size_t netio_conn_pending(netio_conn c); // bytes written and not sent; 0 if stale
+NETIO_API bool netio_conn_congested(netio_conn c); // above high mark: on_drain will follow
+
+// In on_data: keep the last `len` bytes of this piece. They come first, in one piece with what
+// follows, when more arrives or reading resumes. At most one receive buffer is kept: when it is full
+// the socket is not read. Returns 0; NETIO_EINVAL (not in this connection's on_data, or more than
+// the piece), NETIO_ENOBUFS (more than a receive buffer), NETIO_ENOMEM.
+NETIO_API int netio_conn_unread(netio_conn c, size_t len);
+
+NETIO_API int netio_conn_pause(netio_conn c); // no on_data, no on_eof; nothing is read
+NETIO_API int netio_conn_resume(netio_conn c);
+
+NETIO_API int netio_conn_shutdown(netio_conn c); // FIN after the queue; reading goes on
+// Queue, FIN, then read and drop until the peer's FIN, close_timeout_ms or close_drain_max: a peer
+// that reads within those bounds loses no byte, else it is reset (on_close: NETIO_ETIMEDOUT). The
+// handle is stale from this call on, but for what can be read in on_close.
+NETIO_API int netio_conn_close(netio_conn c);
+NETIO_API int netio_conn_abort(netio_conn c); // RST, now; on_close gets NETIO_ECONNABORTED
+
+// Change it while it runs. Marks: low above high, or high above max, are NETIO_EINVAL.
+NETIO_API int netio_conn_set_handler(netio_conn c, const netio_handler *handler);
+NETIO_API int netio_conn_set_timeout(netio_conn c, int which, int timeout_ms); // 0: the default
+NETIO_API int netio_conn_set_rate(netio_conn c, size_t read_rate, size_t write_rate);
+NETIO_API int netio_conn_set_marks(netio_conn c, size_t high_mark, size_t low_mark, size_t max);
+
+// Put a filter on, nearest to the wire: what was written before goes out without it. on_secure
+// follows when it is ready; writes wait until then. Returns 0; NETIO_EPROTO if unread bytes forbid
+// it (see from_clean); NETIO_ENOMEM.
+NETIO_API int netio_conn_add_filter(netio_conn c, netio_filter f);
+
+// The `self` of the filter with this table, nearest to the handler; NULL: none. What it is, its
+// header says.
+NETIO_API void *netio_conn_filter(netio_conn c, const netio_filter_ops *ops);
+
+// These also work in on_close.
+NETIO_API void *netio_conn_user(netio_conn c); // NULL if stale
+NETIO_API void netio_conn_set_user(netio_conn c, void *user);
+NETIO_API netio_loop *netio_conn_loop(netio_conn c); // NULL if stale
+NETIO_API bool netio_conn_alive(netio_conn c);       // not stale, not closing
+NETIO_API bool netio_conn_same(netio_conn a, netio_conn b);
+NETIO_API uint64_t netio_conn_id(netio_conn c); // never given twice by a loop; for logs
+NETIO_API int netio_conn_peer(netio_conn c, netio_addr *out);
+NETIO_API int netio_conn_local(netio_conn c, netio_addr *out);
+NETIO_API const char *netio_conn_server_name(netio_conn c); // dialed host; "" for accepted ones
+NETIO_API int netio_conn_socket(netio_conn c, netio_socket *out); // for options; stays its.
+                                                                  // NETIO_ENOTSUP in memory
+NETIO_API int netio_conn_stats(netio_conn c, netio_stats *out);
+
+// Why it ended; also valid in on_close. Returns 0; NETIO_ENOENT if nothing failed. attempts gives
+// one record for each address of a failed dial, at most `cap`, and returns their number.
+NETIO_API int netio_conn_error(netio_conn c, netio_error *out);
+NETIO_API size_t netio_conn_attempts(netio_conn c, netio_error *out, size_t cap);
+
+// Visit every open connection of a loop; adding and closing meanwhile is allowed, and those added
+// are not visited.
+NETIO_API void netio_conn_each(netio_loop *loop, void (*visit)(void *user, netio_conn c),
+                               void *user);
+
+// Join two open connections of one loop: each one's bytes go to the other, with back-pressure and
+// half-close, through the kernel where it can (Linux, no filter, no rate), until both ended or one
+// fails: then the other is aborted. Of their handlers on_timeout, on_stop and on_close stay.
+// Returns 0; NETIO_EINVAL (the same, or two loops), NETIO_EBUSY (joined already), NETIO_ENOMEM.
+NETIO_API int netio_conn_relay(netio_conn a, netio_conn b);
+
+//================================================================================================
+// >>udp                                                                   datagrams on the loop
+//
+// Datagrams come in batches, in slots of the loop's buffer, lent. What is sent in one turn leaves
+// in one batch. ICMP errors end nothing; only a connected endpoint reports them.
+//================================================================================================
+
+typedef struct netio_udp_handler {
+    // At least one; the array may be changed and given to netio_udp_send_batch as an answer.
+    void (*on_datagrams)(netio_udp u, netio_datagram *msgs, size_t count);
+    void (*on_drain)(netio_udp u);          // sending works again after NETIO_ENOBUFS
+    void (*on_error)(netio_udp u, int err); // of one datagram; connected: NETIO_ECONNREFUSED
+    void (*on_close)(netio_udp u, int err); // once, last
+} netio_udp_handler;
+
+typedef struct netio_udp_opts {
+    void *user;
+    size_t datagram_max;      // slot for one datagram; 0: 2048, at most 64 KiB. Longer ones are cut
+    size_t write_queue_max;   // bytes; 0: 256 KiB. Beyond: NETIO_ENOBUFS, dropped, counted
+    const char *peer;         // connect to "addr:port": no name; NULL: talk to anyone
+    netio_socket_opts socket; // settings (RECV_LOCAL...), share_group, balance
+} netio_udp_opts;
+
+// Bind to `address` (NULL: any port). Returns 0; as netio_bind. adopt takes s.
+NETIO_API int netio_udp_open(netio_udp *out, netio_loop *loop, const char *address,
+                             const netio_udp_handler *handler, const netio_udp_opts *opts);
+NETIO_API int netio_udp_adopt(netio_udp *out, netio_loop *loop, netio_socket s,
+                              const netio_udp_handler *handler, const netio_udp_opts *opts);
+NETIO_API void netio_udp_close(netio_udp u); // after what is queued, at most 1 s
+
+// Copies. `to` NULL: the connected peer. Returns 0; NETIO_ENOBUFS (dropped), NETIO_EMSGSIZE (above
+// 65,507 bytes), NETIO_ESTALE, NETIO_ENOMEM, NETIO_ENOTCONN. send_batch sends at once what it can
+// and copies the rest; it returns how many were taken.
+NETIO_API int netio_udp_send(netio_udp u, const void *data, size_t len, const netio_addr *to);
+NETIO_API ptrdiff_t netio_udp_send_batch(netio_udp u, const netio_datagram *msgs, size_t count);
+
+NETIO_API int netio_udp_pause(netio_udp u);
+NETIO_API int netio_udp_resume(netio_udp u);
+NETIO_API void *netio_udp_user(netio_udp u);
+NETIO_API netio_loop *netio_udp_loop(netio_udp u);
+NETIO_API int netio_udp_addr(netio_udp u, netio_addr *out);
+NETIO_API int netio_udp_socket(netio_udp u, netio_socket *out); // options, multicast; stays its
+NETIO_API int netio_udp_stats(netio_udp u, netio_stats *out);
+
+//================================================================================================
+// >>network                                                         a network in memory, for tests
+//
+// Loops that are given a netio_network reach each other over it with the calls above, unchanged,
+// without sockets: latency, bandwidth, loss, short reads and writes, resets, partitions. One thread
+// runs all of them. Its clock is virtual: time passes only when nothing is left to do now, so an
+// hour of waiting takes no time, and the same seed gives the same events in the same order.
+// An address belongs to the loop that was given it as `host` or listens on it; a name is what
+// netio_network_name says. TCP and UDP ports are like the OS's; what needs a real descriptor
+// (adopt, detach, watch, netio_conn_socket) is NETIO_ENOTSUP.
+//================================================================================================
+
+// What happens between two hosts, each way. Zero: everything arrives at once, in order, unharmed.
+typedef struct netio_link {
+    int latency_ms;         // each way
+    int jitter_ms;          // datagrams: up to this much more, so that they overtake each other
+    int loss_permille;      // datagrams lost of 1000
+    int duplicate_permille; // datagrams that arrive twice
+    size_t bandwidth;       // bytes a second, of each connection and of each endpoint; 0: no limit
+    size_t window;          // bytes under way in one direction of a connection; 0: 256 KiB
+    size_t piece_max;  // pieces received are of 1 to this many bytes, at random; 0: what is there
+    size_t send_max;   // likewise the bytes that one send takes; 0: what the window allows
+    uint64_t reset_at; // a connection is reset after this many bytes one way; 0: never
+    bool cut;          // nothing passes: connections stall, datagrams are lost, dials time out
+} netio_link;
+
+typedef struct netio_network_opts {
+    uint64_t seed;   // of everything that is random; 0: 1
+    netio_link link; // between all hosts
+} netio_network_opts;
+
+NETIO_API int netio_network_create(netio_network **out, const netio_network_opts *opts);
+NETIO_API int netio_network_destroy(netio_network *net); // NETIO_EBUSY: loops still use it
+
+// A name for an address ("10.0.0.1"). Returns 0; NETIO_EINVAL, NETIO_ENOMEM.
+NETIO_API int netio_network_name(netio_network *net, const char *name, const char *host);
+
+// Replace the link between two hosts, both ways; NULL: any host. The link set last that fits counts,
+// for what is sent from now on. Returns 0; NETIO_EINVAL, NETIO_ENOMEM.
+NETIO_API int netio_network_link(netio_network *net, const char *host_a, const char *host_b,
+                                 const netio_link *link);
+
+// Run all its loops for so much virtual time; -1: until nothing is left that could happen, or one of
+// them was stopped. (netio_loop_run of one loop does the same until that loop is done.)
+// Returns 0; NETIO_EBUSY (from a callback).
+NETIO_API int netio_network_run(netio_network *net, int duration_ms);
+NETIO_API uint64_t netio_network_now_us(const netio_network *net);
+
+// A pair of connections in memory on any loop, on that loop's clock.
+typedef struct netio_pair_opts {
+    netio_link link;
+    netio_conn_opts a, b;
+} netio_pair_opts;
+
+NETIO_API int netio_conn_pair(netio_conn out[2], netio_loop *loop, const netio_handler *a,
+                              const netio_handler *b, const netio_pair_opts *opts);
+#endif // NETIO_NO_LOOP
+
 //================================================================================================
 // >>helper                                                    small tools, each usable by itself
 //
-// No state, no clock, no heap; any thread.
+// Values of yours, no clock and no thread of their own: pass `now_ms` from netio_now_ms, from
+// a loop's clock, or from a test. Time that goes backwards counts as none. What has a create uses
+// the heap. One thread at a time, but for netio_pool, which threads share.
 //================================================================================================
+
+#ifndef NETIO_NO_HELPERS
+// --- backoff: pauses between attempts ----------------------------------------------------------
+
+typedef struct netio_backoff {
+    int base_ms;    // first pause, doubled each time; 0: 1000
+    int cap_ms;     // no pause is longer, with its jitter; 0: 30,000
+    int jitter_pct; // each pause is shortened or lengthened by up to this; 0: 20, -1: none
+    int tries_max;  // attempts until NETIO_ETIMEDOUT; 0: no limit
+    int tries;      // that failed so far; set it to 0 on success
+    uint32_t seed;  // of the jitter, each call changes it; 0: from the clock
+} netio_backoff;
+
+// Call it when an attempt has failed. Returns the ms to wait before the next; NETIO_ETIMEDOUT: it
+// was the last, number tries_max; NETIO_EINVAL (a negative field, jitter_pct above 100).
+NETIO_API int netio_backoff_next(netio_backoff *b);
+
+// --- bucket: so many a second, with a burst ----------------------------------------------------
+
+typedef struct netio_bucket {
+    double rate;   // tokens a second
+    double burst;  // most tokens saved up, and how many at first; 0: a second's worth, at least 1
+    double tokens; // netio's own, as at_ms
+    uint64_t at_ms;
+} netio_bucket;
+
+// Returns 0 and takes n; else how many ms until there would be n, taking none; NETIO_EINVAL (rate
+// not positive, n negative or more than `burst`: there would never be as many).
+NETIO_API int netio_bucket_take(netio_bucket *b, double n, uint64_t now_ms);
+
+// --- window: so many per host in a sliding time ------------------------------------------------
+
+typedef struct netio_window netio_window;
+
+// At most `per_host` (0: 10) in any window_ms (0: 60,000), for the hosts_max (0: 4096) hosts that
+// were seen last. Gives a window; netio_window_destroy frees it. All of its memory is taken here:
+// about 40 + 8 * per_host bytes a host.
+// Returns 0; NETIO_ENOMEM, NETIO_EINVAL (window_ms negative, per_host above 2^20, hosts_max above
+// 2^24).
+NETIO_API int netio_window_create(netio_window **out, size_t per_host, int window_ms,
+                                  size_t hosts_max);
+NETIO_API void netio_window_destroy(netio_window *w); // NULL: nothing
+
+// A host is an IPv4 address, or the /64 of an IPv6 one, which is what one customer gets. Takes
+// constant time. When the table is full, the host that was quiet longest is forgotten.
+// Returns 0: allowed, and counted; NETIO_EBUSY: too many, not counted; NETIO_EINVAL (not IP).
+NETIO_API int netio_window_take(netio_window *w, const netio_addr *host, uint64_t now_ms);
+
+// --- heartbeat: is the peer still there? -------------------------------------------------------
+
+enum { NETIO_HEARTBEAT_PING = 1, NETIO_HEARTBEAT_DEAD = 2 };
+
+typedef struct netio_heartbeat {
+    int interval_ms;   // silence before a ping, and between pings
+    int limit_ms;      // from the oldest unanswered ping to dead; later pings do not extend it
+    int state;         // netio's own, as the rest
+    uint64_t last_ms;  // when something came, or was asked
+    uint64_t asked_ms; // the oldest unanswered ping
+} netio_heartbeat;
+
+NETIO_API void netio_heartbeat_seen(netio_heartbeat *h, uint64_t now_ms); // anything arrived
+
+// Call it from a timer, after what has arrived was seen; time counts from the first call. Returns
+// 0, NETIO_HEARTBEAT_PING (send one) or NETIO_HEARTBEAT_DEAD (until something arrives);
+// NETIO_EINVAL (interval or limit not positive).
+NETIO_API int netio_heartbeat_tick(netio_heartbeat *h, uint64_t now_ms);
+
+#ifndef NETIO_NO_THREADS
+// --- pool: a few things that are costly to open, shared by threads -----------------------------
+
+typedef struct netio_pool netio_pool;
+
+// The callbacks run on the thread that called the pool, without its lock, so that a slow one holds
+// nobody else up, and on several threads at once. They may call the pool.
+typedef struct netio_pool_opts {
+    void *user;   // for the callbacks
+    size_t max;   // open at once, idle ones included; 0: 10
+    int check_ms; // check what was idle for this long before giving it out; 0: 10 s, -1: always
+    int idle_ms;  // close what was idle for this long, at the next acquire or release; 0: never
+    // Fill `*item`, within what is left of acquire's time. Returns 0 or an error, which acquire
+    // hands on.
+    int (*open)(void *user, void **item, int timeout_ms);
+    void (*close)(void *user, void *item);
+    bool (*check)(void *user, void *item); // false: broken, it is closed; NULL: all are good
+} netio_pool_opts;
+
+// Gives a pool; netio_pool_destroy frees it. Copies `opts`; nothing is opened yet.
+// Returns 0; NETIO_ENOMEM, NETIO_EINVAL (no open or close, check_ms below -1, idle_ms negative).
+NETIO_API int netio_pool_create(netio_pool **out, const netio_pool_opts *opts);
+
+// Closes what is idle; the rest is closed when given back, and the last one frees the pool. Threads
+// that wait in acquire get NETIO_ECANCELED. NULL: nothing.
+NETIO_API void netio_pool_destroy(netio_pool *p);
+
+// The item that came back last and passes the check, else a new one. It is yours until released.
+// Threads that wait have no order.
+// Returns 0; NETIO_EBUSY (timeout_ms 0, and `max` are in use), NETIO_ETIMEDOUT, NETIO_ECANCELED,
+// NETIO_EINVAL; what open returned.
+NETIO_API int netio_pool_acquire(netio_pool *p, void **item, int timeout_ms);
+NETIO_API void netio_pool_release(netio_pool *p, void *item, bool broken); // broken: it is closed
+#endif                                                                     // NETIO_NO_THREADS
+
+// --- the rest: one call each -------------------------------------------------------------------
+
+// Try until something accepts at "host:port" or any address text. It sees a connection that ends at
+// once. Refusals, a missing socket file, no route and silent name servers are tried again, with
+// pauses of 10 ms, doubled up to 250 ms.
+// Returns 0; NETIO_ETIMEDOUT; all else at once, as netio_connect: NETIO_EAI_NONAME, NETIO_EINVAL...
+// With timeout_ms 0 it tries once.
+NETIO_API int netio_wait_listening(const char *address, int timeout_ms);
+
+// Receive `len` bytes (UINT64_MAX: to the end) of a stream into a file from `off` on, by a copy of
+// 16 KiB at a time; all or fail. The file's own position does not move. `*done` (may be NULL) says
+// how many bytes it got, also on error. When the file fails, up to 16 KiB that were received are
+// lost with it: give the stream up.
+//
+// Returns  0; NETIO_EOF (nothing came), NETIO_ETRUNCATED, NETIO_ETIMEDOUT and others as
+//          netio_recv_exact; NETIO_EIO and others from writing (a full disk: NETIO_EIO);
+//          NETIO_EINVAL (no stream, offsets past 2^63), NETIO_ENOTSUP (a pipe: no positions).
+// Linux    a file opened for appending is written at its end, whatever `off` says: see pwrite(2).
+NETIO_API int netio_recvfile(netio_socket s, netio_file file, uint64_t off, uint64_t len,
+                             uint64_t *done, int timeout_ms);
 
 // The Internet checksum (RFC 1071) in host byte order: 0xFFFF for no bytes; NULL counts as none.
 NETIO_API uint16_t netio_checksum_inet(const void *data, size_t len);
@@ -897,6 +1530,7 @@ NETIO_API ptrdiff_t netio_hexdump(char *buf, size_t cap, const void *data, size_
 
 // Printable ASCII, tabs and line ends, or UTF-8 above; false for no bytes.
 NETIO_API bool netio_looks_like_text(const void *data, size_t len);
+#endif // NETIO_NO_HELPERS
 
 #ifdef __cplusplus
 }
@@ -1085,6 +1719,14 @@ NETIO_API bool netio_looks_like_text(const void *data, size_t len);
 #if NETIO__HAS_POLLER && !NETIO__HAS_SELECT && !NETIO__HAS_POLL && !NETIO__HAS_WSAPOLL &&          \
     !NETIO__HAS_EPOLL && !NETIO__HAS_KQUEUE && !NETIO__HAS_AFD
 #error "netio.h: no poller backend is left: define NETIO_NO_POLLER too"
+#endif
+#ifdef NETIO_NO_LOOP
+#define NETIO__HAS_LOOP 0
+#else
+#define NETIO__HAS_LOOP 1
+#endif
+#ifndef NETIO_DEBUG
+#define NETIO_DEBUG 0
 #endif
 #ifdef NETIO_NO_THREADS
 #define NETIO__HAS_THREADS 0
@@ -1791,30 +2433,47 @@ typedef off_t netio__os_off;
 #endif
 
 #if NETIO__LINUX
-// The kernel's own path. NETIO_ENOTSUP: not for these two, copy instead. sendfile has no flag
-// against SIGPIPE, so the signal is blocked in this thread and eaten; one that was pending before
-// stays.
+// sendfile and splice have no flag against SIGPIPE, so the signal is blocked in this thread while
+// they run, and eaten if it came; one that was pending before stays.
+typedef struct netio__os_sigpipe {
+    sigset_t set, old;
+    bool pending;
+} netio__os_sigpipe;
+
+static void netio__os_sigpipe_block(netio__os_sigpipe *g)
+{
+    sigset_t pending;
+    sigemptyset(&g->set);
+    sigaddset(&g->set, SIGPIPE);
+    netio__os_sigmask(SIG_BLOCK, &g->set, &g->old);
+    sigpending(&pending);
+    g->pending = sigismember(&pending, SIGPIPE) == 1;
+}
+
+static void netio__os_sigpipe_restore(netio__os_sigpipe *g, ptrdiff_t result)
+{
+    int code = errno;
+    if (result < 0 && code == EPIPE && !g->pending) {
+        struct timespec at_once = {0, 0};
+        while (sigtimedwait(&g->set, NULL, &at_once) < 0 && errno == EINTR) {}
+    }
+    netio__os_sigmask(SIG_SETMASK, &g->old, NULL);
+    errno = code;
+}
+
+// The kernel's own path. NETIO_ENOTSUP: not for these two, copy instead.
 static ptrdiff_t netio__os_sendfile(int s, int file, uint64_t off, size_t len)
 {
-    sigset_t pipe_set, old, pending;
+    netio__os_sigpipe guard;
     netio__os_off at = (netio__os_off)off;
     ssize_t n;
     if ((uint64_t)at != off || at < 0) return NETIO_EINVAL;
-    sigemptyset(&pipe_set);
-    sigaddset(&pipe_set, SIGPIPE);
-    netio__os_sigmask(SIG_BLOCK, &pipe_set, &old);
-    sigpending(&pending);
+    netio__os_sigpipe_block(&guard);
     do n = NETIO__SENDFILE64(s, file, &at, len);
     while (n < 0 && errno == EINTR);
-    int code = errno;
-    if (n < 0 && code == EPIPE && !sigismember(&pending, SIGPIPE)) {
-        struct timespec at_once = {0, 0};
-        while (sigtimedwait(&pipe_set, NULL, &at_once) < 0 && errno == EINTR) {}
-    }
-    netio__os_sigmask(SIG_SETMASK, &old, NULL);
-    errno = code;
+    netio__os_sigpipe_restore(&guard, n);
     if (n >= 0) return (ptrdiff_t)n;
-    if (code == EINVAL || code == ENOSYS || code == ESPIPE || code == EOVERFLOW)
+    if (errno == EINVAL || errno == ENOSYS || errno == ESPIPE || errno == EOVERFLOW)
         return NETIO_ENOTSUP;
     return netio__os_send_fail();
 }
@@ -7625,6 +8284,7 @@ struct netio_poller {
     uint64_t stale;
     netio_socket wake[2]; // to wait on, to write to; the same with eventfd
     bool woken, spent;    // found in this wait: a wake, a one-shot report
+    bool stop;            // likewise: a wake that says stop, of a loop's
     int fd;               // epoll, kqueue
     uint32_t *watch; // select, poll, WSAPoll: the slots in the set, in any order. epoll: the slots
                      // that are always ready
@@ -7838,44 +8498,54 @@ static int netio__wake_open(netio_socket wake[2])
 static int netio__wake_open(netio_socket wake[2]) { return netio__os_pipe(wake); }
 #endif
 
-// Eight bytes, as an eventfd wants; a pipe does not mind. EAGAIN: it is awake enough.
-static int netio__wake_write(netio_socket s)
+// Eight bytes, as an eventfd wants, which adds them up; a pipe does not mind. "Stop" is the upper
+// half. EAGAIN: it is awake enough.
+static int netio__wake_write(netio_socket s, bool stop)
 {
-    uint64_t one = 1;
+    uint64_t value = stop ? (uint64_t)1 << 32 : 1;
     int code = errno;
-    while (write(s, &one, sizeof one) < 0 && errno == EINTR) {}
+    while (write(s, &value, sizeof value) < 0 && errno == EINTR) {}
     errno = code;
     return 0;
 }
 
-static void netio__wake_drain(netio_socket s)
+// Returns whether one of them said stop.
+static bool netio__wake_drain(netio_socket s)
 {
-    uint64_t drop[8];
+    uint64_t got[8];
+    ssize_t n;
+    bool stop = false;
     int code = errno;
-    while (read(s, drop, sizeof drop) == (ssize_t)sizeof drop) {}
+    do {
+        n = read(s, got, sizeof got);
+        for (size_t i = 0; n > 0 && i < (size_t)n / sizeof got[0]; i++) stop |= got[i] >> 32 != 0;
+    } while (n == (ssize_t)sizeof got);
     errno = code;
+    return stop;
 }
 #else
 static int netio__wake_open(netio_socket wake[2]) { return netio__pair(wake, NETIO_DGRAM); }
 
-static int netio__wake_write(netio_socket s)
+static int netio__wake_write(netio_socket s, bool stop)
 {
     int code = WSAGetLastError();
-    send(s, "", 1, 0);
+    send(s, stop ? "s" : "w", 1, 0);
     WSASetLastError(code);
     return 0;
 }
 
-static void netio__wake_drain(netio_socket s)
+static bool netio__wake_drain(netio_socket s)
 {
-    char drop[64];
-    while (recv(s, drop, (int)sizeof drop, 0) > 0) {}
+    char got[64];
+    bool stop = false;
+    while (recv(s, got, (int)sizeof got, 0) > 0) stop |= got[0] == 's';
+    return stop;
 }
 #endif
 
 static void netio__poller_woken(netio_poller *p)
 {
-    netio__wake_drain(p->wake[0]);
+    if (netio__wake_drain(p->wake[0])) p->stop = true;
     p->woken = true;
 }
 
@@ -9345,7 +10015,7 @@ NETIO_API ptrdiff_t netio_poller_wait(netio_poller *p, netio_event *events, size
     }
 }
 
-NETIO_API int netio_poller_wake(netio_poller *p) { return netio__wake_write(p->wake[1]); }
+NETIO_API int netio_poller_wake(netio_poller *p) { return netio__wake_write(p->wake[1], false); }
 
 NETIO_API int netio_poller_backend(const netio_poller *p) { return p->ops->backend; }
 
@@ -9359,9 +10029,7932 @@ NETIO_API size_t netio_poller_count(const netio_poller *p) { return p->count; }
 NETIO_API uint64_t netio_poller_stale(const netio_poller *p) { return p->stale; }
 #endif // NETIO__HAS_POLLER
 
+#if NETIO__HAS_LOOP
+//================================================================================================
+// >>loop.c
+//
+// All that a loop owns are nodes: connections, listeners, connect attempts, endpoints, watches,
+// timers, lookups, signals. They lie in slabs that are never given back before the loop ends, so a
+// handle (pointer and generation) can always be looked at. A turn waits in the engine, which reports
+// what happened; then come posts, timers, and the work list: each node that was touched is flushed,
+// changes its interest, gets the callbacks that had to wait, and is freed if it has ended.
+//================================================================================================
+
+#if !NETIO__HAS_THREADS // the locks are nothing then
+typedef int netio__os_mutex;
+typedef int netio__os_cond;
+#define NETIO__OS_MUTEX_INIT 0
+static void netio__os_lock(netio__os_mutex *m) { (void)m; }
+static void netio__os_unlock(netio__os_mutex *m) { (void)m; }
+static void netio__os_sync_close(netio__os_mutex *m, netio__os_cond *c) { (void)m, (void)c; }
+static int netio__os_sync_open(netio__os_mutex *m, netio__os_cond *c)
+{
+    *m = *c = 0;
+    return 0;
+}
+#endif
+
+enum {
+    NETIO__CONN,
+    NETIO__LISTENER,
+    NETIO__ATTEMPT,
+    NETIO__UDP,
+    NETIO__WATCH,
+    NETIO__TIMER,
+    NETIO__LOOKUP,
+    NETIO__SIGNAL,
+    NETIO__KINDS
+};
+
+typedef union netio__io { // an engine's own end of it
+    netio_socket socket;  // readiness
+    void *memory;
+} netio__io;
+
+typedef struct netio__node {
+    uint64_t gen; // of the live handle; 0: free
+    netio_loop *loop;
+    struct netio__node *next; // in the work list, or the free list
+    netio__io io;
+    uint32_t timer;  // place in the heap and 1; 0: none runs
+    uint8_t kind;    // NETIO__CONN...
+    uint8_t engine;  // which of the loop's: 0, or 1 for pairs in memory
+    uint8_t armed;   // readiness: NETIO_EV_* in the poller, NETIO__REGISTERED
+    uint8_t working; // NETIO__QUEUED...
+} netio__node;
+
+enum { NETIO__IDLE, NETIO__QUEUED, NETIO__AT_WORK, NETIO__AGAIN }; // a node and the work list
+
+#define NETIO__REGISTERED 128 // in a node's `armed`: the poller knows the socket
+#define NETIO__NEVER_US UINT64_MAX
+#define NETIO__SLAB 64 // nodes of a block
+
+typedef struct netio__slab {
+    uint8_t **blocks;
+    size_t count, cap, live;
+    size_t size; // of one node
+    netio__node *free;
+} netio__slab;
+
+typedef struct netio__due { // in a heap
+    uint64_t us, seq;
+    uint32_t *place; // in its owner: where it lies in the heap and 1; 0: nowhere
+} netio__due;
+
+typedef struct netio__heap {
+    netio__due *items;
+    size_t count, cap;
+} netio__heap;
+
+typedef struct netio__post {
+    struct netio__post *next;
+    netio_task task, drop;
+    void *user; // the copy behind this struct, if there is one
+} netio__post;
+
+typedef struct netio__chunk netio__chunk;
+typedef struct netio__names netio__names;
+typedef struct netio__member netio__member; // a loop on a network
+
+// --- the seam ----------------------------------------------------------------------------------
+//
+// What an engine does for a node, and what it reports. The rules are those of completion: memory
+// given to `send` as lent is untouched until the engine is done with it; what arrives after reading
+// was stopped is still reported, and kept by the connection; a node is recycled only after
+// netio__closed. Reports come from `wait` and `due` only, but for netio__closed, which may come from
+// inside `close`.
+
+typedef struct netio__engine_ops {
+    // Make an end and put it into n->io; addresses in text are literals. Nothing is reported before
+    // `want`, but by connect, which ends in netio__connected unless it returns at once: 0 connected,
+    // NETIO_EINPROGRESS, or an error (n->io untouched).
+    int (*listen)(netio__node *n, const char *address, const netio_socket_opts *o);
+    int (*connect)(netio__node *n, const netio_addr *a, const netio_socket_opts *o);
+    int (*bind)(netio__node *n, const char *address, const char *peer, const netio_socket_opts *o);
+    void (*own)(netio__node *n); // n->io was moved here: report to this node from now on
+    // What to report: NETIO_EV_READ (clients, bytes, datagrams), NETIO_EV_WRITE (once: sending goes
+    // on). 0: nothing.
+    int (*want)(netio__node *n, unsigned events);
+    // Returns bytes sent; NETIO_EAGAIN: ask for NETIO_EV_WRITE; if `lent` also NETIO_EINPROGRESS: the
+    // engine holds the bytes until it reports netio__conn_sent.
+    ptrdiff_t (*send)(netio__node *n, const netio_buf *bufs, size_t count, bool lent);
+    // Returns bytes sent; NETIO_EAGAIN; NETIO_ETRUNCATED; NETIO_ENOTSUP: read the file and send.
+    ptrdiff_t (*send_file)(netio__node *n, netio_file file, uint64_t off, uint64_t len);
+    ptrdiff_t (*send_batch)(netio__node *n, const netio_datagram *msgs, size_t count);
+    int (*shutdown)(netio__node *n);
+    void (*close)(netio__node *n, bool reset);        // ends in netio__closed
+    void (*discard)(netio_loop *loop, netio__io io);  // an end that no node took: reset
+    int (*detach)(netio__node *n, netio_socket *out); // NETIO_ENOTSUP
+    int (*name)(netio__node *n, netio_addr *out, bool peer);
+    int (*socket)(netio__node *n, netio_socket *out); // NETIO_ENOTSUP
+    int (*lookup)(netio_loop *loop, const char *host_port, netio_addr *out, size_t *count);
+    // Wait until `until_us` on the loop's clock at most, set the clock, report. Sets loop->woken,
+    // loop->stopped.
+    int (*wait)(netio_loop *loop, uint64_t until_us);
+    uint64_t (*next)(netio_loop *loop);           // when something is due by itself; may be NULL
+    void (*due)(netio_loop *loop);                // report what is due now; may be NULL
+    void (*leave)(netio_loop *loop, bool forked); // the loop ends
+} netio__engine_ops;
+
+struct netio_loop {
+    const netio__engine_ops *engines[2];
+    netio_poller *poller;   // of the readiness engine, else NULL
+    netio_network *network; // that it is on, or its own for pairs
+    netio__member *member;  // its place in that
+    netio_loop_opts opts;
+    uint64_t now_us, next_gen, seq;
+    uint32_t tick; // now_us in ms, its lower half
+    netio__slab slabs[NETIO__KINDS];
+    netio__heap heap;
+    netio__node *work, *work_last;
+    uint8_t *buf; // what is received lies here; its size is opts.recv_buffer
+    netio_datagram *batch;
+    netio__chunk *pool[2]; // free chunks, small and large
+    size_t pool_count[2];
+    netio__chunk *spare;                    // one of another size
+    netio__chunk *released, *released_last; // whose release function must run
+    size_t active;                          // nodes that keep run going
+    size_t lookups;                         // that were not told and not cancelled
+    uint64_t calls;                         // callbacks run
+    netio__node *lending;                   // whose on_data runs, and what it keeps
+    const uint8_t *lent_data;
+    const netio_filter_io *lent_by; // the filter that was outermost then
+    size_t lent, kept;
+    netio_conn *closing; // connections that close, oldest first
+    size_t closing_first, closing_count, closing_cap;
+    size_t starved;   // listeners that wait for descriptors
+    size_t lingering; // refused connections that are still there
+    netio__names *names;
+    netio__node signal_node; // the pipe of signals; io.socket, invalid: none
+    netio_socket signal_pipe[2];
+    bool running, stopped, woken, destroying, finishing, finish_begun, virtual_clock;
+    uint64_t finish_us;
+    netio_stats stats;
+    uint64_t thread, turn_us; // NETIO_DEBUG: that runs it; when the turn began
+    netio__os_mutex lock;     // guards what follows
+    netio__os_cond unused;
+    netio__post *posts, *posts_last;
+    netio_stats published;
+};
+
+// What engines report. `io` of netio__accepted belongs to the loop from then on; `peer` NULL: ask.
+static void netio__accepted(netio__node *listener, netio__io io, const netio_addr *peer);
+static void netio__accept_failed(netio__node *listener, int err);
+static void netio__connected(netio__node *attempt, int err);
+static void netio__received(netio__node *conn, const void *data, size_t len); // data: lent
+static void netio__ended(netio__node *conn);                                  // the peer's FIN
+static void netio__failed(netio__node *conn, int err);                        // reading is over
+static void netio__sent(netio__node *conn, ptrdiff_t n);                      // of a lent send
+static void netio__writable(netio__node *n);                                  // conn or endpoint
+static void netio__datagrams(netio__node *udp, netio_datagram *msgs, size_t count); // lent
+static void netio__datagram_failed(netio__node *udp, int err);
+static void netio__closed(netio__node *n);
+// Bytes that the connection would take now: 0: none, stop reading.
+static size_t netio__appetite(const netio__node *conn);
+
+// Below: one switch each over the kinds.
+static void netio__node_event(netio__node *n, unsigned events); // readiness
+static void netio__node_timer(netio__node *n);
+static void netio__node_work(netio__node *n);
+
+static const netio__engine_ops *netio__ops(const netio__node *n)
+{
+    return n->loop->engines[n->engine];
+}
+
+static const netio__engine_ops *netio__ops_of(const netio_loop *loop) { return loop->engines[0]; }
+
+// --- clock -------------------------------------------------------------------------------------
+
+static uint64_t netio__network_clock(const netio_network *net);
+
+static uint64_t netio__loop_clock(const netio_loop *loop)
+{
+    if (loop->virtual_clock) return netio__network_clock(loop->network);
+    return loop->opts.now_us ? loop->opts.now_us(loop->opts.user) : netio__os_now_us();
+}
+
+static void netio__loop_tick(netio_loop *loop)
+{
+    uint64_t now = netio__loop_clock(loop);
+    if (now > loop->now_us) loop->now_us = now;
+    loop->tick = (uint32_t)(loop->now_us / 1000u);
+}
+
+// The time of this call, which may be later than the turn's: a callback may have been slow.
+static uint64_t netio__loop_time(const netio_loop *loop)
+{
+    uint64_t now = netio__loop_clock(loop);
+    return now > loop->now_us ? now : loop->now_us;
+}
+
+static uint64_t netio__in_ms(const netio_loop *loop, int ms)
+{
+    return loop->now_us + (uint64_t)(ms > 0 ? ms : 0) * 1000u;
+}
+
+static void netio__log(netio_loop *loop, int level, const char *what, int err)
+{
+    char line[256];
+    if (!loop->opts.log) return;
+    size_t at = netio__text_z(line, sizeof line, 0, what);
+    if (err) {
+        at = netio__text_z(line, sizeof line, at, ": ");
+        netio__text_z(line, sizeof line, at, netio_strerror(err));
+    }
+    loop->opts.log(loop->opts.user, level, line);
+}
+
+// --- nodes -------------------------------------------------------------------------------------
+
+static int netio__slab_grow(netio__slab *slab)
+{
+    void *blocks = slab->blocks;
+    int err = netio__array_grow(&blocks, &slab->cap, slab->count + 1, sizeof *slab->blocks);
+    if (err < 0) return err;
+    slab->blocks = (uint8_t **)blocks;
+    uint8_t *block = (uint8_t *)NETIO_MALLOC(NETIO__SLAB * slab->size);
+    if (!block) return NETIO_ENOMEM;
+    memset(block, 0, NETIO__SLAB * slab->size);
+    slab->blocks[slab->count++] = block;
+    for (size_t i = NETIO__SLAB; i-- > 0;) {
+        netio__node *n = (netio__node *)(void *)(block + i * slab->size);
+        n->next = slab->free;
+        slab->free = n;
+    }
+    return 0;
+}
+
+// The i-th place of a slab, in use or not; NULL past the last.
+static netio__node *netio__slab_at(const netio__slab *slab, size_t i)
+{
+    if (i / NETIO__SLAB >= slab->count) return NULL;
+    return (netio__node *)(void *)(slab->blocks[i / NETIO__SLAB] + i % NETIO__SLAB * slab->size);
+}
+
+// All zero but for the head. NULL: no memory.
+static netio__node *netio__node_make(netio_loop *loop, int kind)
+{
+    netio__slab *slab = &loop->slabs[kind];
+    if (!slab->free && netio__slab_grow(slab) < 0) return NULL;
+    netio__node *n = slab->free;
+    slab->free = n->next;
+    memset(n, 0, slab->size);
+    n->gen = ++loop->next_gen;
+    n->loop = loop;
+    n->kind = (uint8_t)kind;
+    n->io.socket = NETIO_INVALID_SOCKET;
+    slab->live++;
+    loop->active++;
+    return n;
+}
+
+static void netio__timer_clear(netio__node *n);
+
+static void netio__node_free(netio__node *n)
+{
+    netio__slab *slab = &n->loop->slabs[n->kind];
+    netio__timer_clear(n);
+    NETIO_ASSERT(n->gen && n->working != NETIO__QUEUED);
+    n->working = NETIO__IDLE;
+    n->gen = 0;
+    n->next = slab->free;
+    slab->free = n;
+    slab->live--;
+    n->loop->active--;
+}
+
+// The node behind a handle; NULL: it has ended.
+static netio__node *netio__node_of(void *ptr, uint64_t gen)
+{
+    netio__node *n = (netio__node *)ptr;
+    return n && gen && n->gen == gen ? n : NULL;
+}
+
+#if NETIO_DEBUG && NETIO__WINDOWS
+static uint64_t netio__thread_id(void) { return GetCurrentThreadId(); }
+#elif NETIO_DEBUG && NETIO__HAS_THREADS
+static uint64_t netio__thread_id(void) { return (uint64_t)(uintptr_t)pthread_self(); }
+#else
+static uint64_t netio__thread_id(void) { return 0; }
+#endif
+
+static void netio__work(netio__node *n)
+{
+    netio_loop *loop = n->loop;
+    // Only post, stop and stats may be called from another thread.
+    NETIO_ASSERT(!loop->running || loop->thread == netio__thread_id());
+    if (n->working == NETIO__AT_WORK) n->working = NETIO__AGAIN;
+    if (n->working != NETIO__IDLE) return;
+    n->working = NETIO__QUEUED;
+    n->next = NULL;
+    if (loop->work) loop->work_last->next = n;
+    else loop->work = n;
+    loop->work_last = n;
+}
+
+// Out of the list, for a node that is taken back before anybody knew of it.
+static void netio__unwork(netio__node *n)
+{
+    netio_loop *loop = n->loop;
+    netio__node **at = &loop->work, *before = NULL;
+    if (n->working != NETIO__QUEUED) return;
+    for (; *at != n; at = &(*at)->next) before = *at;
+    *at = n->next;
+    if (loop->work_last == n) loop->work_last = before;
+    n->working = NETIO__IDLE;
+}
+
+// What was touched, until nothing is; those that touch each other again and again go on in the next
+// turn.
+static void netio__work_run(netio_loop *loop)
+{
+    for (int round = 0; round < 16 && loop->work; round++) {
+        netio__node *n = loop->work, *last = loop->work_last;
+        for (bool more = true; more && n; n = loop->work) {
+            uint64_t gen = n->gen;
+            more = n != last;
+            loop->work = n->next;
+            n->working = NETIO__AT_WORK;
+            netio__node_work(n);
+            if (n->gen != gen || n->working == NETIO__IDLE) continue; // freed
+            bool again = n->working == NETIO__AGAIN;
+            n->working = NETIO__IDLE;
+            if (again) netio__work(n);
+        }
+    }
+}
+
+// --- timers: a heap of four children, earliest first, equal ones in order of start -----------------
+
+static bool netio__due_before(const netio__due *a, const netio__due *b)
+{
+    return a->us != b->us ? a->us < b->us : a->seq < b->seq;
+}
+
+static void netio__heap_put(netio__heap *h, size_t i, netio__due d)
+{
+    h->items[i] = d;
+    *d.place = (uint32_t)i + 1;
+}
+
+static void netio__heap_up(netio__heap *h, size_t i, netio__due d)
+{
+    while (i > 0 && netio__due_before(&d, &h->items[(i - 1) / 4])) {
+        netio__heap_put(h, i, h->items[(i - 1) / 4]);
+        i = (i - 1) / 4;
+    }
+    netio__heap_put(h, i, d);
+}
+
+static void netio__heap_down(netio__heap *h, size_t i, netio__due d)
+{
+    for (;;) {
+        size_t first = 4 * i + 1, best = first;
+        if (first >= h->count) break;
+        for (size_t j = first + 1; j < first + 4 && j < h->count; j++)
+            if (netio__due_before(&h->items[j], &h->items[best])) best = j;
+        if (!netio__due_before(&h->items[best], &d)) break;
+        netio__heap_put(h, i, h->items[best]);
+        i = best;
+    }
+    netio__heap_put(h, i, d);
+}
+
+// Puts it in, or moves it. NETIO_ENOMEM only if it was not in.
+static int netio__heap_set(netio__heap *h, uint32_t *place, uint64_t us, uint64_t seq)
+{
+    netio__due d;
+    d.us = us;
+    d.seq = seq;
+    d.place = place;
+    if (*place) {
+        size_t i = *place - 1;
+        if (netio__due_before(&h->items[i], &d)) netio__heap_down(h, i, d);
+        else netio__heap_up(h, i, d);
+        return 0;
+    }
+    void *items = h->items;
+    int err = netio__array_grow(&items, &h->cap, h->count + 1, sizeof *h->items);
+    if (err < 0) return err;
+    h->items = (netio__due *)items;
+    netio__heap_up(h, h->count++, d);
+    return 0;
+}
+
+static void netio__heap_clear(netio__heap *h, uint32_t *place)
+{
+    if (!*place) return;
+    size_t i = *place - 1;
+    *place = 0;
+    netio__due last = h->items[--h->count];
+    if (i == h->count) return;
+    if (i > 0 && netio__due_before(&last, &h->items[(i - 1) / 4])) netio__heap_up(h, i, last);
+    else netio__heap_down(h, i, last);
+}
+
+// Runs netio__node_timer at that time, once; replaces what was set before.
+static int netio__timer_set(netio__node *n, uint64_t us)
+{
+    return netio__heap_set(&n->loop->heap, &n->timer, us, ++n->loop->seq);
+}
+
+static void netio__timer_clear(netio__node *n) { netio__heap_clear(&n->loop->heap, &n->timer); }
+
+static netio__node *netio__timer_owner(const netio__due *d)
+{
+    return (netio__node *)(void *)((char *)(void *)d->place - offsetof(netio__node, timer));
+}
+
+static void netio__timers_run(netio_loop *loop)
+{
+    uint64_t last = loop->seq; // those set meanwhile wait for the next turn
+    const netio__heap *h = &loop->heap;
+    while (h->count && h->items[0].us <= loop->now_us && h->items[0].seq <= last) {
+        netio__node *n = netio__timer_owner(&h->items[0]);
+        netio__timer_clear(n);
+        netio__node_timer(n);
+    }
+}
+
+typedef struct netio__timer {
+    netio__node node;
+    netio_task task;
+    void *user;
+    uint64_t due_us, period_us; // 0: once
+} netio__timer;
+
+static int netio__timer_start(netio_timer *out, netio_loop *loop, uint64_t delay_us,
+                              uint64_t period, netio_task task, void *user)
+{
+    if (!loop || !task) return NETIO_EINVAL;
+    if (loop->destroying) return NETIO_ECANCELED;
+    netio__timer *t = (netio__timer *)(void *)netio__node_make(loop, NETIO__TIMER);
+    if (!t) return NETIO_ENOMEM;
+    t->task = task;
+    t->user = user;
+    t->period_us = period;
+    t->due_us = netio__loop_time(loop) + delay_us;
+    int err = netio__timer_set(&t->node, t->due_us);
+    if (err < 0) {
+        netio__node_free(&t->node);
+        return err;
+    }
+    if (out) {
+        out->ptr = t;
+        out->gen = t->node.gen;
+    }
+    return 0;
+}
+
+NETIO_API int netio_timer_once(netio_timer *out, netio_loop *loop, int delay_ms, netio_task task,
+                               void *user)
+{
+    uint64_t delay = delay_ms > 0 ? (uint64_t)delay_ms * 1000u : 0;
+    return netio__timer_start(out, loop, delay, 0, task, user);
+}
+
+NETIO_API int netio_timer_every(netio_timer *out, netio_loop *loop, int period_ms, netio_task task,
+                                void *user)
+{
+    if (period_ms < 1) return NETIO_EINVAL;
+    uint64_t period = (uint64_t)period_ms * 1000u;
+    return netio__timer_start(out, loop, period, period, task, user);
+}
+
+NETIO_API int netio_timer_reset(netio_timer h, int delay_ms)
+{
+    netio__timer *t = (netio__timer *)(void *)netio__node_of(h.ptr, h.gen);
+    if (!t) return NETIO_ESTALE;
+    t->due_us = netio__loop_time(t->node.loop) + (delay_ms > 0 ? (uint64_t)delay_ms * 1000u : 0);
+    return netio__timer_set(&t->node, t->due_us);
+}
+
+NETIO_API void netio_timer_stop(netio_timer h)
+{
+    netio__node *n = netio__node_of(h.ptr, h.gen);
+    if (n) netio__node_free(n);
+}
+
+static void netio__timer_due(netio__timer *t)
+{
+    netio_loop *loop = t->node.loop;
+    netio_task task = t->task;
+    void *user = t->user;
+    if (t->period_us) { // the phase is kept, ticks that were missed are skipped
+        uint64_t late = loop->now_us > t->due_us ? loop->now_us - t->due_us : 0;
+        t->due_us += (late / t->period_us + 1) * t->period_us;
+        netio__timer_set(&t->node, t->due_us); // its place in the heap was just freed
+    } else {
+        netio__node_free(&t->node);
+    }
+    loop->calls++;
+    task(user);
+}
+
+// --- tasks from other threads ------------------------------------------------------------------
+
+static void netio__loop_wake(netio_loop *loop)
+{
+    if (loop->poller) netio_poller_wake(loop->poller);
+}
+
+static netio__post *netio__post_make(netio_task task, netio_task drop, void *user, size_t len)
+{
+    netio__post *p = (netio__post *)NETIO_MALLOC(sizeof *p + len);
+    if (!p) return NULL;
+    p->task = task;
+    p->drop = drop;
+    p->user = len ? p + 1 : user;
+    if (len) memcpy(p + 1, user, len);
+    return p;
+}
+
+static void netio__post_put(netio_loop *loop, netio__post *p)
+{
+    p->next = NULL;
+    netio__os_lock(&loop->lock);
+    bool first = !loop->posts;
+    if (first) loop->posts = p;
+    else loop->posts_last->next = p;
+    loop->posts_last = p;
+    netio__os_unlock(&loop->lock);
+    if (first) netio__loop_wake(loop);
+}
+
+NETIO_API int netio_loop_post(netio_loop *loop, netio_task task, netio_task drop, void *user,
+                              size_t len)
+{
+    if (!loop || !task || (len && !user) || len > SIZE_MAX / 2) return NETIO_EINVAL;
+    netio__post *p = netio__post_make(task, drop, user, len);
+    if (!p) return NETIO_ENOMEM;
+    netio__post_put(loop, p);
+    return 0;
+}
+
+static netio__post *netio__posts_take(netio_loop *loop)
+{
+    netio__os_lock(&loop->lock);
+    netio__post *list = loop->posts;
+    loop->posts = loop->posts_last = NULL;
+    netio__os_unlock(&loop->lock);
+    return list;
+}
+
+static void netio__posts_run(netio_loop *loop, bool drop)
+{
+    netio__post *p = netio__posts_take(loop);
+    while (p) {
+        netio__post *next = p->next;
+        netio_task task = drop ? p->drop : p->task;
+        loop->calls++;
+        if (task) task(p->user);
+        NETIO_FREE(p);
+        p = next;
+    }
+}
+
+static bool netio__posts_wait(netio_loop *loop)
+{
+    netio__os_lock(&loop->lock);
+    bool any = loop->posts != NULL;
+    netio__os_unlock(&loop->lock);
+    return any;
+}
+
+// --- watches -----------------------------------------------------------------------------------
+
+typedef struct netio__watch {
+    netio__node node;
+    void (*ready)(void *user, unsigned events);
+    void *user;
+} netio__watch;
+
+NETIO_API int netio_watch_start(netio_watch *out, netio_loop *loop, netio_socket s, unsigned events,
+                                void (*ready)(void *user, unsigned events), void *user)
+{
+    if (!loop || !ready || (events & ~(unsigned)NETIO__INTEREST)) return NETIO_EINVAL;
+    if (!loop->poller) return NETIO_ENOTSUP;
+    if (loop->destroying) return NETIO_ECANCELED;
+    netio__watch *w = (netio__watch *)(void *)netio__node_make(loop, NETIO__WATCH);
+    if (!w) return NETIO_ENOMEM;
+    int err = netio_poller_add(loop->poller, s, events, w);
+    if (err < 0) {
+        netio__node_free(&w->node);
+        return err;
+    }
+    w->node.io.socket = s;
+    w->ready = ready;
+    w->user = user;
+    if (out) {
+        out->ptr = w;
+        out->gen = w->node.gen;
+    }
+    return 0;
+}
+
+NETIO_API int netio_watch_modify(netio_watch h, unsigned events)
+{
+    netio__node *n = netio__node_of(h.ptr, h.gen);
+    if (!n) return NETIO_ESTALE;
+    if (events & ~(unsigned)NETIO__INTEREST) return NETIO_EINVAL;
+    return netio_poller_modify(n->loop->poller, n->io.socket, events, n);
+}
+
+// Freed at the end of the turn: an event of the same batch may still name it.
+NETIO_API void netio_watch_stop(netio_watch h)
+{
+    netio__watch *w = (netio__watch *)(void *)netio__node_of(h.ptr, h.gen);
+    if (!w) return;
+    netio_poller_remove(w->node.loop->poller, w->node.io.socket);
+    w->ready = NULL;
+    w->node.gen = ++w->node.loop->next_gen; // stale from now on
+    netio__work(&w->node);
+}
+
+static void netio__watch_event(netio__watch *w, unsigned events)
+{
+    if (!w->ready) return;
+    w->node.loop->calls++;
+    w->ready(w->user, events);
+}
+
+// --- signals: a handler writes the number into a pipe of the loop that asked for it -----------------
+
+typedef struct netio__signal {
+    netio__node node;
+    netio_task task;
+    void *user;
+    int signum;
+} netio__signal;
+
+#define NETIO__SIGNALS 65
+
+typedef struct netio__signal_entry {
+    bool used;
+    netio_socket pipe;
+#if !NETIO__WINDOWS
+    struct sigaction before;
+#endif
+} netio__signal_entry;
+
+static netio__signal_entry netio__signals[NETIO__SIGNALS]; // the OS's handlers are the process's
+static netio__os_mutex netio__signal_lock = NETIO__OS_MUTEX_INIT;
+
+#if NETIO__WINDOWS
+static int netio__signal_of(DWORD event)
+{
+    return event == CTRL_C_EVENT ? 2 : event == CTRL_BREAK_EVENT ? 21 : 15; // SIGINT, BREAK, TERM
+}
+
+// Runs on a thread of the system's. After a close event the process ends when this returns.
+static BOOL WINAPI netio__signal_handler(DWORD event)
+{
+    char byte = (char)netio__signal_of(event);
+    netio__os_lock(&netio__signal_lock);
+    netio__signal_entry e = netio__signals[(int)byte];
+    if (e.used) send(e.pipe, &byte, 1, 0);
+    netio__os_unlock(&netio__signal_lock);
+    if (e.used && event != CTRL_C_EVENT && event != CTRL_BREAK_EVENT) Sleep(10000);
+    return e.used;
+}
+
+static int netio__os_signal_start(int signum)
+{
+    if (signum != 2 && signum != 15 && signum != 21) return NETIO_EINVAL;
+    return SetConsoleCtrlHandler(netio__signal_handler, TRUE) ? 0 : netio__os_fail();
+}
+
+static void netio__os_signal_stop(int signum)
+{
+    (void)signum; // added once for each that was started
+    SetConsoleCtrlHandler(netio__signal_handler, FALSE);
+}
+#else
+static void netio__signal_handler(int signum)
+{
+    int code = errno;
+    char byte = (char)signum;
+    while (write(netio__signals[signum].pipe, &byte, 1) < 0 && errno == EINTR) {}
+    errno = code;
+}
+
+static int netio__os_signal_start(int signum)
+{
+    struct sigaction now;
+    memset(&now, 0, sizeof now);
+    now.sa_handler = netio__signal_handler;
+    now.sa_flags = SA_RESTART;
+    sigfillset(&now.sa_mask);
+    return sigaction(signum, &now, &netio__signals[signum].before) < 0 ? NETIO_EINVAL : 0;
+}
+
+static void netio__os_signal_stop(int signum)
+{
+    sigaction(signum, &netio__signals[signum].before, NULL);
+}
+#endif
+
+static void netio__signal_pipe_close(netio_loop *loop)
+{
+    if (loop->signal_pipe[0] == NETIO_INVALID_SOCKET) return;
+    if (loop->signal_node.armed) netio_poller_remove(loop->poller, loop->signal_pipe[0]);
+    netio__os_close(loop->signal_pipe[0]);
+    netio__os_close(loop->signal_pipe[1]);
+    loop->signal_pipe[0] = loop->signal_pipe[1] = NETIO_INVALID_SOCKET;
+    loop->signal_node.armed = 0;
+}
+
+static int netio__signal_pipe_open(netio_loop *loop)
+{
+    if (loop->signal_pipe[0] != NETIO_INVALID_SOCKET) return 0;
+    int err = netio_pair(loop->signal_pipe, NETIO_STREAM);
+    if (err < 0) return err;
+    loop->signal_node.loop = loop;
+    loop->signal_node.kind = NETIO__SIGNAL;
+    err = netio_poller_add(loop->poller, loop->signal_pipe[0], NETIO_EV_READ, &loop->signal_node);
+    if (err < 0) netio__signal_pipe_close(loop);
+    else loop->signal_node.armed = NETIO_EV_READ;
+    return err;
+}
+
+static int netio__signal_enter(netio_loop *loop, int signum)
+{
+    netio__signal_entry *e = &netio__signals[signum];
+    netio__os_lock(&netio__signal_lock);
+    int err = e->used ? (int)NETIO_EEXIST : 0;
+    if (err == 0) {
+        e->pipe = loop->signal_pipe[1];
+        e->used = true;
+        err = netio__os_signal_start(signum);
+        if (err < 0) e->used = false;
+    }
+    netio__os_unlock(&netio__signal_lock);
+    return err;
+}
+
+NETIO_API int netio_signal_start(netio_signal *out, netio_loop *loop, int signum, netio_task task,
+                                 void *user)
+{
+    if (!loop || !task || signum < 1 || signum >= NETIO__SIGNALS) return NETIO_EINVAL;
+    if (!loop->poller) return NETIO_ENOTSUP;
+    if (loop->destroying) return NETIO_ECANCELED;
+    int err = netio__signal_pipe_open(loop);
+    if (err < 0) return err;
+    netio__signal *s = (netio__signal *)(void *)netio__node_make(loop, NETIO__SIGNAL);
+    if (!s) return NETIO_ENOMEM;
+    err = netio__signal_enter(loop, signum);
+    if (err < 0) {
+        netio__node_free(&s->node);
+        return err;
+    }
+    s->task = task;
+    s->user = user;
+    s->signum = signum;
+    if (out) {
+        out->ptr = s;
+        out->gen = s->node.gen;
+    }
+    return 0;
+}
+
+static void netio__signal_leave(netio__signal *s)
+{
+    netio__os_lock(&netio__signal_lock);
+    netio__os_signal_stop(s->signum);
+    netio__signals[s->signum].used = false;
+    netio__os_unlock(&netio__signal_lock);
+}
+
+NETIO_API void netio_signal_stop(netio_signal h)
+{
+    netio__signal *s = (netio__signal *)(void *)netio__node_of(h.ptr, h.gen);
+    if (!s) return;
+    netio__signal_leave(s);
+    netio__node_free(&s->node);
+}
+
+static void netio__signal_came(netio_loop *loop, int signum)
+{
+    netio__node *n;
+    for (size_t i = 0; (n = netio__slab_at(&loop->slabs[NETIO__SIGNAL], i)) != NULL; i++) {
+        netio__signal *s = (netio__signal *)(void *)n;
+        if (!n->gen || s->signum != signum) continue;
+        loop->calls++;
+        s->task(s->user);
+        return;
+    }
+}
+
+static void netio__signal_event(netio_loop *loop)
+{
+    char bytes[64];
+    ptrdiff_t n = netio_recv(loop->signal_pipe[0], bytes, sizeof bytes, 0);
+    for (ptrdiff_t i = 0; i < n; i++) netio__signal_came(loop, bytes[i]);
+}
+
+// --- lookups -----------------------------------------------------------------------------------
+//
+// A block of its own, shared by the loop and its resolver threads, holds the queue; the last to
+// leave frees it. A thread works until the queue is empty, then ends. One that is stuck in the OS's
+// resolver may outlive the loop: it touches this block and its lookup only.
+
+typedef void (*netio__lookup_done)(void *user, int err, const netio_addr *addrs, size_t count);
+
+typedef struct netio__query {
+    struct netio__query *next;
+    struct netio__wish *wish; // NULL: cancelled
+    netio__lookup q;
+} netio__query;
+
+typedef struct netio__wish { // the node
+    netio__node node;
+    netio__lookup_done done;
+    void *user;
+    netio__query *query; // NULL: a literal; `addrs` has it
+    netio__query *answer;
+    int err;
+} netio__wish;
+
+struct netio__names {
+    netio__os_mutex lock;
+    netio__os_cond unused;
+    netio_loop *loop; // NULL: gone
+    size_t owners;    // the loop and the threads
+    size_t idle_max;  // threads at most
+    netio__query *waiting, *waiting_last, *answered;
+};
+
+static void netio__names_leave(netio__names *names) // locked; unlocks
+{
+    bool last = --names->owners == 0;
+    netio__os_unlock(&names->lock);
+    if (!last) return;
+    netio__os_sync_close(&names->lock, &names->unused);
+    NETIO_FREE(names);
+}
+
+#if NETIO__HAS_THREADS
+static netio__query *netio__names_next(netio__names *names)
+{
+    netio__query *query = names->loop ? names->waiting : NULL;
+    if (query) names->waiting = query->next;
+    return query;
+}
+
+static netio__os_thread_result NETIO__OS_THREAD_CALL netio__names_thread(void *arg)
+{
+    netio__names *names = (netio__names *)arg;
+    netio__query *query;
+    netio__os_lock(&names->lock);
+    while ((query = netio__names_next(names)) != NULL) {
+        netio__os_unlock(&names->lock);
+        netio__lookup_run(&query->q);
+        netio__os_lock(&names->lock);
+        if (names->loop && query->wish) {
+            query->next = names->answered;
+            names->answered = query;
+            netio__loop_wake(names->loop);
+        } else {
+            NETIO_FREE(query);
+        }
+    }
+    netio__lookup_enter(-1);
+    netio__names_leave(names);
+    return NETIO__OS_THREAD_DONE;
+}
+
+// Locked. A thread more, if there may be. An error counts only while there is none at all.
+static int netio__names_hire(netio__names *names)
+{
+    if (names->owners - 1 >= names->idle_max) return 0;
+    int err = netio__lookup_enter(1) ? 0 : NETIO_EBUSY;
+    if (err == 0) {
+        err = netio__os_thread(netio__names_thread, names);
+        if (err < 0) netio__lookup_enter(-1);
+    }
+    if (err == 0) names->owners++;
+    return names->owners > 1 ? 0 : err;
+}
+#else
+static int netio__names_hire(netio__names *names)
+{
+    (void)names;
+    return NETIO_ENOTSUP;
+}
+#endif
+
+static int netio__names_open(netio_loop *loop)
+{
+    if (loop->names) return 0;
+    netio__names *names = (netio__names *)NETIO_MALLOC(sizeof *names);
+    if (!names) return NETIO_ENOMEM;
+    memset(names, 0, sizeof *names);
+    int err = netio__os_sync_open(&names->lock, &names->unused);
+    if (err < 0) {
+        NETIO_FREE(names);
+        return err;
+    }
+    names->loop = loop;
+    names->owners = 1;
+    names->idle_max = loop->opts.resolver_threads;
+    loop->names = names;
+    return 0;
+}
+
+static void netio__queries_free(netio__query *query)
+{
+    while (query) {
+        netio__query *next = query->next;
+        NETIO_FREE(query);
+        query = next;
+    }
+}
+
+static void netio__names_close(netio_loop *loop)
+{
+    netio__names *names = loop->names;
+    if (!names) return;
+    netio__os_lock(&names->lock);
+    names->loop = NULL;
+    netio__queries_free(names->waiting);
+    netio__queries_free(names->answered);
+    names->waiting = names->answered = NULL;
+    netio__names_leave(names);
+}
+
+static int netio__names_ask(netio_loop *loop, netio__query *query)
+{
+    int err = netio__names_open(loop);
+    if (err < 0) return err;
+    netio__names *names = loop->names;
+    query->next = NULL;
+    netio__os_lock(&names->lock);
+    netio__query *last = names->waiting ? names->waiting_last : NULL;
+    if (last) last->next = query;
+    else names->waiting = query;
+    names->waiting_last = query;
+    err = netio__names_hire(names);
+    if (err < 0) { // nobody would ever take it
+        if (last) last->next = NULL;
+        else names->waiting = NULL;
+        names->waiting_last = last;
+    }
+    netio__os_unlock(&names->lock);
+    return err;
+}
+
+// The thread frees a query that it has; one that still waits is taken out.
+static void netio__names_forget(netio__names *names, netio__query *query)
+{
+    netio__query **at = &names->waiting, *before = NULL;
+    netio__os_lock(&names->lock);
+    query->wish = NULL;
+    while (*at && *at != query) {
+        before = *at;
+        at = &(*at)->next;
+    }
+    bool waiting = *at != NULL;
+    if (waiting) {
+        *at = query->next;
+        if (names->waiting_last == query) names->waiting_last = before;
+    } else {
+        for (at = &names->answered; *at && *at != query;) at = &(*at)->next;
+        waiting = *at != NULL;
+        if (waiting) *at = query->next;
+    }
+    netio__os_unlock(&names->lock);
+    if (waiting) NETIO_FREE(query);
+}
+
+static void netio__wish_end(netio__wish *w, int err, const netio_addr *addrs, size_t count)
+{
+    netio_loop *loop = w->node.loop;
+    netio__lookup_done done = w->done;
+    void *user = w->user;
+    netio__query *answer = w->answer;
+    if (w->query && !answer) netio__names_forget(loop->names, w->query);
+    netio__node_free(&w->node);
+    loop->lookups--;
+    loop->calls++;
+    done(user, err, addrs, count);
+    NETIO_FREE(answer);
+}
+
+static void netio__names_answers(netio_loop *loop)
+{
+    netio__names *names = loop->names;
+    if (!names) return;
+    for (;;) {
+        netio__os_lock(&names->lock);
+        netio__query *query = names->answered;
+        if (query) names->answered = query->next;
+        netio__os_unlock(&names->lock);
+        if (!query) return;
+        query->wish->answer = query;
+        netio__wish_end(query->wish, query->q.err, query->q.found, query->q.count);
+    }
+}
+
+// From the engine, which has names of its own.
+static int netio__wish_lookup(netio_loop *loop, const char *host_port, netio__lookup *q)
+{
+    netio_addr found[NETIO_RESOLVE_MAX];
+    size_t count = 0;
+    int err = netio__ops_of(loop)->lookup(loop, host_port, found, &count);
+    if (err < 0) return err;
+    for (size_t i = 0; i < count; i++) netio__lookup_keep(q, found[i], false);
+    return q->count ? 0 : NETIO_EAI_NONAME;
+}
+
+static int netio__wish_fill(netio__wish *w, const char *host_port, const netio_resolve_opts *opts)
+{
+    netio_loop *loop = w->node.loop;
+    netio__query *query = (netio__query *)NETIO_MALLOC(sizeof *query);
+    if (!query) return NETIO_ENOMEM;
+    memset(query, 0, sizeof *query);
+    query->wish = w;
+    if (opts) {
+        query->q.family = opts->family;
+        query->q.resolver = opts->resolver;
+        query->q.resolver_user = opts->resolver_user;
+    }
+    int err = netio__resolve_literal(&query->q, host_port);
+    if (err == NETIO_EAGAIN && loop->engines[0]->lookup && !query->q.resolver) {
+        err = netio__wish_lookup(loop, host_port, &query->q);
+    }
+    if (err == NETIO_EAGAIN) {
+        w->query = query;
+        err = netio__names_ask(loop, query);
+        if (err < 0) w->query = NULL;
+    } else if (err == 0 || err == NETIO_EAI_NONAME) { // known already: told at the end of the turn
+        if (err < 0) query->q.err = err;
+        w->answer = query;
+        netio__work(&w->node);
+        return 0;
+    }
+    if (err < 0) NETIO_FREE(query);
+    return err;
+}
+
+NETIO_API int netio_lookup_start(netio_lookup *out, netio_loop *loop, const char *host_port,
+                                 const netio_resolve_opts *opts, int timeout_ms,
+                                 void (*done)(void *user, int err, const netio_addr *addrs,
+                                              size_t count),
+                                 void *user)
+{
+    if (!loop || !host_port || !done) return NETIO_EINVAL;
+    if (opts && opts->family && opts->family != NETIO_IPV4 && opts->family != NETIO_IPV6)
+        return NETIO_EINVAL;
+    if (loop->destroying) return NETIO_ECANCELED;
+    if (loop->lookups >= loop->opts.lookups_max) return NETIO_EBUSY;
+    netio__wish *w = (netio__wish *)(void *)netio__node_make(loop, NETIO__LOOKUP);
+    if (!w) return NETIO_ENOMEM;
+    int err = 0;
+    w->done = done;
+    w->user = user;
+    netio__loop_tick(loop);
+    if (timeout_ms >= 0) err = netio__timer_set(&w->node, netio__in_ms(loop, timeout_ms));
+    if (err == 0) err = netio__wish_fill(w, host_port, opts);
+    if (err < 0) {
+        netio__node_free(&w->node);
+        return err;
+    }
+    loop->lookups++;
+    if (out) {
+        out->ptr = w;
+        out->gen = w->node.gen;
+    }
+    return 0;
+}
+
+NETIO_API void netio_lookup_cancel(netio_lookup h)
+{
+    netio__wish *w = (netio__wish *)(void *)netio__node_of(h.ptr, h.gen);
+    if (!w) return;
+    if (w->query) netio__names_forget(w->node.loop->names, w->query);
+    w->query = NULL;
+    w->done = NULL;
+    w->node.loop->lookups--;
+    w->node.gen = ++w->node.loop->next_gen; // stale from now on
+    netio__work(&w->node);
+}
+
+static void netio__wish_work(netio__wish *w)
+{
+    if (w->done) {
+        netio__wish_end(w, w->answer->q.err, w->answer->q.found, w->answer->q.count);
+        return;
+    }
+    NETIO_FREE(w->answer);
+    netio__node_free(&w->node);
+}
+
+//================================================================================================
+// >>conn.c
+//
+//     dialing --connected--> opening --filters ready--> open --close--> closing --FIN--> draining
+//        |                      |                         |                |                |
+//        '----------------------+-------------------------+----------------+----------------+--> over
+//
+// Over: on_close is due, then the engine closes its end, then the node is free. What few connections
+// need lies in a cold block that is made when first needed. Settings come from a block that all
+// connections of a listener share; a connection that changes one gets its own copy.
+//================================================================================================
+
+enum { NETIO__DIALING, NETIO__OPENING, NETIO__OPEN, NETIO__CLOSING, NETIO__DRAINING, NETIO__OVER };
+
+enum { // flags of a connection
+    NETIO__PAUSED = 1,
+    NETIO__WIRE_EOF = 2,            // the peer's FIN was read
+    NETIO__EOF = 4,                 // its end of stream has passed the filters
+    NETIO__EOF_TOLD = 8,            // on_eof has run
+    NETIO__SHUT = 16,               // the handler sends no more
+    NETIO__FIN_SENT = 32,           // nor do we
+    NETIO__CONGESTED = 64,          // above the high mark and not yet at the low one
+    NETIO__DRAIN_DUE = 128,         // on_drain at the low mark
+    NETIO__LENT = 256,              // the engine holds the queue's chunks
+    NETIO__BLOCKED = 512,           // sending goes on when the engine says so
+    NETIO__READ_RATE = 1024,        // waits for tokens
+    NETIO__WRITE_RATE = 2048,       //
+    NETIO__TELL_OPEN = 4096,        // callbacks that are due
+    NETIO__TELL_SECURE = 8192,      //
+    NETIO__TELL_DRAIN = 16384,      //
+    NETIO__TELL_KEPT = 32768,       // kept bytes are to be handed out again
+    NETIO__DIALED = 65536,          // by this side
+    NETIO__ADOPTED = 131072,        // made elsewhere
+    NETIO__HANDED = 262144,         // the handle was given out: on_close is due at the end
+    NETIO__TOLD = 524288,           // on_close has run
+    NETIO__GONE = 1048576,          // the engine has closed its end
+    NETIO__CLOSE_ASKED = 2097152,   // while dialing or opening
+    NETIO__RESET = 4194304,         // to be closed with RST
+    NETIO__LIMITED = 8388608,       // counted in its gate
+    NETIO__DETACHED = 16777216,     // the socket was given back
+    NETIO__CLOSED = 33554432,       // the engine was told to close
+    NETIO__LINGERS = 67108864,      // refused, and told so
+    NETIO__SHARED = 134217728,      // its socket may have duplicates
+    NETIO__RATED = 268435456,       // a rate limits it
+    NETIO__DRAIN_EMPTY = 536870912, // on_drain when nothing waits: the low mark was not enough
+    // What makes an open connection differ from one that just receives and sends.
+    NETIO__SPECIAL = NETIO__PAUSED | NETIO__WIRE_EOF | NETIO__EOF | NETIO__SHUT | NETIO__CONGESTED |
+                     NETIO__DRAIN_DUE | NETIO__LENT | NETIO__BLOCKED | NETIO__READ_RATE |
+                     NETIO__WRITE_RATE | NETIO__TELL_OPEN | NETIO__TELL_SECURE | NETIO__TELL_DRAIN |
+                     NETIO__TELL_KEPT | NETIO__CLOSE_ASKED | NETIO__RATED
+};
+
+// What the connections of one listener share and are counted in.
+typedef struct netio__gate {
+    size_t refs, open, open_max, per_host;
+    struct netio__host *hosts; // connections by address, if they are limited
+    size_t host_count, host_cap;
+    char *refusal;
+    bool (*on_accept)(void *user, const netio_addr *peer);
+    void (*on_refused)(void *user, const netio_addr *peer, const netio_error *why);
+    void *user;
+    netio_stats stats;
+} netio__gate;
+
+typedef struct netio__shape {
+    size_t refs;
+    netio__gate *gate; // NULL: dialed or adopted
+    netio_filter filter;
+    int timeout_ms[NETIO_TIMEOUT_CLOSE + 1]; // by NETIO_TIMEOUT_*; -1: never
+    size_t drain_max, queue_max, high, low, read_rate, write_rate;
+    bool read_always;
+} netio__shape;
+
+struct netio__chunk {
+    netio__chunk *next;
+    uint8_t *data;   // NULL: a file
+    size_t off, len; // what waits lies from off to len
+    size_t cap;      // room at `data`; 0: the user's bytes
+    size_t plain;    // under filters: what the handler wrote that is gone with it
+    uint64_t file_off, file_len;
+    netio_file file;
+    netio_task release;
+    void *user;
+};
+
+typedef struct netio__rate {
+    uint64_t at_us, ready_us; // tokens counted at; 0, or when reading or sending goes on
+    size_t tokens;
+} netio__rate;
+
+typedef struct netio__dial netio__dial;
+typedef struct netio__relay netio__relay;
+
+struct netio__relay { // of one side
+    struct netio__conn *peer;
+    int pipe[2];    // on the way to the peer inside the kernel; -1: none
+    size_t in_pipe; // bytes in it
+    bool copies;    // the kernel cannot
+};
+
+typedef struct netio__cold {
+    netio_error error; // err 0: made from the connection's fields when asked for
+    netio__dial *dial;
+    netio_filter_io *inner, *outer;   // filters: nearest to the handler, to the wire
+    size_t plain;                     // written by the handler and not sent, with filters
+    netio__chunk *later, *later_last; // not yet through the filters: one is not ready, or a file
+    uint8_t *kept;                    // received and not taken
+    size_t kept_off, kept_len, kept_cap;
+    bool kept_raw; // they are to pass the filters still
+    netio__rate in, out;
+    uint64_t drained;     // while closing
+    uint64_t deadline_us; // of a dial, to on_open
+    netio__relay *relay;
+    netio_addr peer; // dialed to, or learnt when accepted; zero: ask
+    uint64_t host;   // in the gate's table; 0: not counted
+    unsigned found;  // of an adopted socket
+    char name[256];  // dialed host
+} netio__cold;
+
+typedef struct netio__conn {
+    netio__node node; // 160 bytes in all, and 32 in the poller: the cost of an idle connection
+    const netio_handler *handler;
+    void *user;
+    netio__shape *shape;
+    netio__cold *cold;
+    netio__chunk *out, *out_last;
+    size_t queued; // bytes in it, files not counted
+    uint64_t bytes_in, bytes_out, reads, writes, opened_us;
+    uint32_t active, progress; // ticks (ms) of the last byte, of the last one sent
+    uint32_t flags;
+    int16_t err; // why it ended
+    uint8_t state, stage;
+    int32_t os_code;
+    uint8_t timeout;
+} netio__conn;
+
+struct netio_filter_io {
+    netio_filter_io *inner, *outer; // towards the handler, towards the wire
+    netio__conn *c;
+    const netio_filter_ops *ops;
+    void *arg, *self;
+    netio__chunk *held, *held_last; // written before it was ready
+    uint64_t due_us;                // of its timer; NETIO__NEVER_US: none runs
+    bool opened, ready, shut, failed;
+};
+
+static netio_handler netio__no_handler;     // all zero, never written
+static netio_conn_opts netio__no_conn_opts; // all zero, never written
+
+static netio_conn netio__conn_handle(const netio__conn *c)
+{
+    netio_conn h;
+    h.ptr = (void *)(uintptr_t)c;
+    h.gen = c->node.gen;
+    return h;
+}
+
+// For calls that act: NULL once it is closing.
+static netio__conn *netio__conn_live(netio_conn h)
+{
+    netio__conn *c = (netio__conn *)(void *)netio__node_of(h.ptr, h.gen);
+    if (!c || c->state > NETIO__OPEN || (c->flags & NETIO__CLOSE_ASKED)) return NULL;
+    if (!c->node.loop->running) netio__loop_tick(c->node.loop); // a call from outside
+    return c;
+}
+
+// For calls that ask: until on_close has returned.
+static netio__conn *netio__conn_known(netio_conn h)
+{
+    netio__conn *c = (netio__conn *)(void *)netio__node_of(h.ptr, h.gen);
+    return c && !(c->flags & NETIO__TOLD) ? c : NULL;
+}
+
+static netio__conn *netio__conn_of(netio__node *n) { return (netio__conn *)(void *)n; }
+
+static uint32_t netio__tick(const netio_loop *loop) { return loop->tick; }
+
+static netio__cold *netio__cold_of(netio__conn *c)
+{
+    if (c->cold) return c->cold;
+    c->cold = (netio__cold *)NETIO_MALLOC(sizeof *c->cold);
+    if (c->cold) memset(c->cold, 0, sizeof *c->cold);
+    return c->cold;
+}
+
+static void netio__op(netio__conn *c, int op, ptrdiff_t result)
+{
+    netio_loop *loop = c->node.loop;
+    if (loop->opts.on_op) loop->opts.on_op(loop->opts.user, op, netio__conn_handle(c), result);
+}
+
+// The usual case, of which the paths below make short work: open, and nothing special about it.
+static bool netio__is_plain(const netio__conn *c)
+{
+    return c->state == NETIO__OPEN && !c->cold && !(c->flags & NETIO__SPECIAL);
+}
+
+// --- settings ----------------------------------------------------------------------------------
+
+static int netio__or_default(int value, int otherwise) { return value ? value : otherwise; }
+
+static size_t netio__size_or(size_t value, size_t otherwise) { return value ? value : otherwise; }
+
+static void netio__filter_ref(netio_filter f)
+{
+    if (f.ops && f.ops->ref) f.ops->ref(f.arg);
+}
+
+static void netio__filter_unref(netio_filter f)
+{
+    if (f.ops && f.ops->unref) f.ops->unref(f.arg);
+}
+
+static void netio__gate_unref(netio__gate *gate)
+{
+    if (!gate || --gate->refs > 0) return;
+    NETIO_FREE(gate->hosts);
+    NETIO_FREE(gate->refusal);
+    NETIO_FREE(gate);
+}
+
+static void netio__shape_unref(netio__shape *shape)
+{
+    if (!shape || --shape->refs > 0) return;
+    netio__filter_unref(shape->filter);
+    netio__gate_unref(shape->gate);
+    NETIO_FREE(shape);
+}
+
+static bool netio__marks_ok(size_t high, size_t low, size_t max)
+{
+    return low <= high && high <= max;
+}
+
+static int netio__shape_make(netio__shape **out, const netio_conn_opts *o, netio__gate *gate)
+{
+    size_t max = netio__size_or(o->write_queue_max, 1024 * 1024);
+    size_t high = netio__size_or(o->high_mark, max < 64 * 1024 ? max : 64 * 1024);
+    size_t low = netio__size_or(o->low_mark, high / 4);
+    if (!netio__marks_ok(high, low, max)) return NETIO_EINVAL;
+    netio__shape *shape = (netio__shape *)NETIO_MALLOC(sizeof *shape);
+    if (!shape) return NETIO_ENOMEM;
+    memset(shape, 0, sizeof *shape);
+    shape->refs = 1;
+    shape->gate = gate;
+    if (gate) gate->refs++;
+    shape->filter = o->filter;
+    netio__filter_ref(o->filter);
+    shape->timeout_ms[NETIO_TIMEOUT_IDLE] = netio__or_default(o->idle_timeout_ms, -1);
+    shape->timeout_ms[NETIO_TIMEOUT_WRITE] = netio__or_default(o->write_timeout_ms, 30000);
+    shape->timeout_ms[NETIO_TIMEOUT_HANDSHAKE] = netio__or_default(o->handshake_timeout_ms, 10000);
+    shape->timeout_ms[NETIO_TIMEOUT_CONNECT] = 30000;
+    shape->timeout_ms[NETIO_TIMEOUT_CLOSE] = netio__or_default(o->close_timeout_ms, 2000);
+    shape->drain_max = netio__size_or(o->close_drain_max, 1024 * 1024);
+    shape->queue_max = max;
+    shape->high = high;
+    shape->low = low;
+    shape->read_rate = o->read_rate;
+    shape->write_rate = o->write_rate;
+    shape->read_always = o->read_always;
+    *out = shape;
+    return 0;
+}
+
+// The connection's own, to be changed.
+static netio__shape *netio__shape_own(netio__conn *c)
+{
+    if (c->shape->refs == 1) return c->shape;
+    netio__shape *own = (netio__shape *)NETIO_MALLOC(sizeof *own);
+    if (!own) return NULL;
+    *own = *c->shape;
+    own->refs = 1;
+    if (own->gate) own->gate->refs++;
+    netio__filter_ref(own->filter);
+    c->shape->refs--;
+    c->shape = own;
+    return own;
+}
+
+// --- chunks: the write queue -------------------------------------------------------------------
+
+#define NETIO__CHUNK_SMALL ((size_t)1024 - sizeof(netio__chunk))
+#define NETIO__CHUNK_LARGE ((size_t)16 * 1024)
+#define NETIO__POOL_SMALL 1024 // that are kept for reuse: 1 MiB of each size
+#define NETIO__POOL_LARGE 64
+#define NETIO__SPARE_MAX ((size_t)1024 * 1024)
+#define NETIO__DIRECT ((size_t)16 * 1024) // writes from here on are tried from the caller's memory
+
+static netio__chunk *netio__chunk_make(netio_loop *loop, size_t need)
+{
+    int kind = need <= NETIO__CHUNK_SMALL ? 0 : 1;
+    size_t cap = kind == 0                    ? NETIO__CHUNK_SMALL
+                 : need <= NETIO__CHUNK_LARGE ? NETIO__CHUNK_LARGE
+                                              : need;
+    netio__chunk *k = NULL;
+    if (cap <= NETIO__CHUNK_LARGE && loop->pool[kind]) {
+        k = loop->pool[kind];
+        loop->pool[kind] = k->next;
+        loop->pool_count[kind]--;
+        cap = k->cap;
+    } else if (cap > NETIO__CHUNK_LARGE && loop->spare && loop->spare->cap >= cap) {
+        k = loop->spare;
+        loop->spare = NULL;
+        cap = k->cap;
+    } else if (cap <= SIZE_MAX - sizeof *k) {
+        k = (netio__chunk *)NETIO_MALLOC(sizeof *k + cap);
+    }
+    if (!k) return NULL;
+    memset(k, 0, sizeof *k);
+    k->data = (uint8_t *)(k + 1);
+    k->cap = cap;
+    return k;
+}
+
+// Back into the pool. One that has a release function waits for the loop to run it first.
+static void netio__chunk_drop(netio_loop *loop, netio__chunk *k)
+{
+    k->next = NULL;
+    if (k->release) {
+        if (loop->released) loop->released_last->next = k;
+        else loop->released = k;
+        loop->released_last = k;
+        return;
+    }
+    int kind = k->cap == NETIO__CHUNK_SMALL ? 0 : 1;
+    if ((kind == 0 && loop->pool_count[0] < NETIO__POOL_SMALL) ||
+        (k->cap == NETIO__CHUNK_LARGE && loop->pool_count[1] < NETIO__POOL_LARGE)) {
+        k->next = loop->pool[kind];
+        loop->pool[kind] = k;
+        loop->pool_count[kind]++;
+    } else if (k->cap > NETIO__CHUNK_LARGE && k->cap <= NETIO__SPARE_MAX && !loop->spare) {
+        loop->spare = k;
+    } else {
+        NETIO_FREE(k);
+    }
+}
+
+static void netio__releases_run(netio_loop *loop)
+{
+    netio__chunk *k = loop->released;
+    loop->released = loop->released_last = NULL;
+    while (k) {
+        netio__chunk *next = k->next;
+        netio_task release = k->release;
+        k->release = NULL;
+        loop->calls++;
+        release(k->user);
+        NETIO_FREE(k);
+        k = next;
+    }
+}
+
+static void netio__chunks_free(netio__chunk *list)
+{
+    while (list) {
+        netio__chunk *next = list->next;
+        NETIO_FREE(list);
+        list = next;
+    }
+}
+
+static void netio__chunks_drop(netio_loop *loop, netio__chunk *list)
+{
+    while (list) {
+        netio__chunk *next = list->next;
+        netio__chunk_drop(loop, list);
+        list = next;
+    }
+}
+
+// A queue is a first and a last chunk. Appends a copy whole, or nothing.
+static int netio__chunks_put(netio_loop *loop, netio__chunk **first, netio__chunk **last,
+                             const netio_buf *bufs, size_t count, size_t skip, size_t len)
+{
+    netio__chunk *tail = *first ? *last : NULL, *more = NULL;
+    size_t room = tail && tail->cap ? tail->cap - tail->len : 0;
+    if (len > room) {
+        more = netio__chunk_make(loop, len - room);
+        if (!more) return NETIO_ENOMEM;
+        if (tail) tail->next = more;
+        else *first = more;
+        *last = more;
+    }
+    for (size_t i = 0; i < count; i++) {
+        const uint8_t *p = (const uint8_t *)bufs[i].data;
+        size_t n = bufs[i].len, part;
+        if (skip >= n) {
+            skip -= n;
+            continue;
+        }
+        p += skip;
+        n -= skip;
+        skip = 0;
+        part = n < room ? n : room;
+        if (part) memcpy(tail->data + tail->len, p, part);
+        if (part) tail->len += part;
+        room -= part;
+        if (n > part) memcpy(more->data + more->len, p + part, n - part);
+        if (n > part) more->len += n - part;
+    }
+    return 0;
+}
+
+// --- time --------------------------------------------------------------------------------------
+
+static uint64_t netio__after(const netio__conn *c, uint32_t since, int timeout_ms)
+{
+    const netio_loop *loop = c->node.loop;
+    uint32_t ago = netio__tick(loop) - since;
+    return timeout_ms < 0 ? NETIO__NEVER_US
+                          : loop->now_us - (uint64_t)ago * 1000u + (uint64_t)timeout_ms * 1000u;
+}
+
+static void netio__sooner_us(uint64_t *best, int *which, uint64_t us, int kind)
+{
+    if (us >= *best) return;
+    *best = us;
+    *which = kind;
+}
+
+// Whether the peer has still to take something.
+static bool netio__owes(const netio__conn *c)
+{
+    const netio__relay *relay = c->cold ? c->cold->relay : NULL;
+    return c->out || (relay && relay->peer->cold->relay->in_pipe);
+}
+
+static uint64_t netio__dial_deadline(const netio__conn *c);
+static uint64_t netio__filter_due(const netio__conn *c);
+
+// The earliest time at which something is due, and which NETIO_TIMEOUT_* it is; 0: none of them.
+static uint64_t netio__conn_deadline(const netio__conn *c, int *which)
+{
+    const int *limit = c->shape->timeout_ms;
+    uint64_t best = NETIO__NEVER_US;
+    int write_ms = limit[NETIO_TIMEOUT_WRITE];
+    *which = 0;
+    if (c->state == NETIO__OVER) return best;
+    if (c->state <= NETIO__OPENING) {
+        if (c->flags & NETIO__DIALED)
+            netio__sooner_us(&best, which, netio__dial_deadline(c), NETIO_TIMEOUT_CONNECT);
+        else
+            netio__sooner_us(
+                &best, which,
+                netio__after(c, (uint32_t)(c->opened_us / 1000u), limit[NETIO_TIMEOUT_HANDSHAKE]),
+                NETIO_TIMEOUT_HANDSHAKE);
+    }
+    if (c->state == NETIO__OPEN && (c->flags & NETIO__CLOSE_ASKED))
+        netio__sooner_us(&best, which, netio__after(c, c->progress, limit[NETIO_TIMEOUT_HANDSHAKE]),
+                         NETIO_TIMEOUT_HANDSHAKE);
+    else if (c->state == NETIO__OPEN && limit[NETIO_TIMEOUT_IDLE] > 0)
+        netio__sooner_us(&best, which, netio__after(c, c->active, limit[NETIO_TIMEOUT_IDLE]),
+                         NETIO_TIMEOUT_IDLE);
+    if (c->state == NETIO__CLOSING && (write_ms < 0 || write_ms > 10000)) write_ms = 10000;
+    bool stuck = (c->flags & (NETIO__BLOCKED | NETIO__LENT)) != 0;
+    if (c->state == NETIO__CLOSING && !(c->flags & NETIO__WRITE_RATE)) stuck = true;
+    if (stuck && (netio__owes(c) || (c->cold && c->cold->later)))
+        netio__sooner_us(&best, which, netio__after(c, c->progress, write_ms), NETIO_TIMEOUT_WRITE);
+    if (c->state == NETIO__DRAINING)
+        netio__sooner_us(&best, which, netio__after(c, c->progress, limit[NETIO_TIMEOUT_CLOSE]),
+                         NETIO_TIMEOUT_CLOSE);
+    if (c->cold) {
+        if (c->flags & NETIO__READ_RATE) netio__sooner_us(&best, which, c->cold->in.ready_us, 0);
+        if (c->flags & NETIO__WRITE_RATE) netio__sooner_us(&best, which, c->cold->out.ready_us, 0);
+        if (c->cold->inner && c->state < NETIO__CLOSING)
+            netio__sooner_us(&best, which, netio__filter_due(c), 0);
+    }
+    return best;
+}
+
+static void netio__conn_end(netio__conn *c, int err, int stage);
+
+// Timers are lazy: one that runs already and fires too early finds out and is set again.
+static void netio__conn_arm(netio__conn *c)
+{
+    int which;
+    uint64_t due = netio__conn_deadline(c, &which);
+    netio_loop *loop = c->node.loop;
+    if (due == NETIO__NEVER_US) return;
+    if (c->node.timer && loop->heap.items[c->node.timer - 1].us <= due) return;
+    if (netio__timer_set(&c->node, due) < 0) netio__conn_end(c, NETIO_ENOMEM, NETIO_STAGE_NONE);
+}
+
+// --- ending ------------------------------------------------------------------------------------
+
+static void netio__filter_explain(netio__conn *c);
+static void netio__dial_stop(netio__conn *c, int err);
+
+// It is over. on_close and all that follows come at the end of the turn.
+static void netio__conn_end(netio__conn *c, int err, int stage)
+{
+    if (c->state == NETIO__OVER) return;
+    c->os_code = err < 0 ? netio__os_error() : 0;
+    if (c->err == 0) {
+        c->err = (int16_t)err;
+        c->stage = (uint8_t)stage;
+    }
+    // After the peer's own reset there is nobody to tell.
+    if (err < 0 && err != NETIO_ECONNRESET && err != NETIO_EPIPE) c->flags |= NETIO__RESET;
+    if (c->state == NETIO__DIALING) netio__dial_stop(c, NETIO_ECANCELED); // attempts, lookups
+    c->state = NETIO__OVER;
+    netio__timer_clear(&c->node);
+    netio__work(&c->node);
+}
+
+static bool netio__dial_is_asking(const netio__conn *c);
+
+static void netio__conn_timed_out(netio__conn *c, int which)
+{
+    static const uint8_t stages[] = {NETIO_STAGE_NONE,    NETIO_STAGE_READ,      NETIO_STAGE_WRITE,
+                                     NETIO_STAGE_CONNECT, NETIO_STAGE_HANDSHAKE, NETIO_STAGE_CLOSE};
+    int stage = stages[which];
+    if (which == NETIO_TIMEOUT_CONNECT && c->state == NETIO__OPENING) stage = NETIO_STAGE_HANDSHAKE;
+    else if (which == NETIO_TIMEOUT_CONNECT && netio__dial_is_asking(c))
+        stage = NETIO_STAGE_RESOLVE;
+    c->timeout = (uint8_t)which;
+    netio__os_set_error(0);
+    netio__conn_end(c, NETIO_ETIMEDOUT, stage);
+}
+
+static void netio__conn_count_end(netio__conn *c)
+{
+    netio_stats *to[2];
+    to[0] = &c->node.loop->stats;
+    to[1] = c->shape->gate ? &c->shape->gate->stats : NULL;
+    for (int i = 0; i < 2 && to[i]; i++) {
+        to[i]->closed += (c->flags & NETIO__HANDED) != 0;
+        if (c->err == NETIO_ETIMEDOUT) to[i]->timeouts++;
+        else if (c->err == NETIO_ECONNRESET || c->err == NETIO_EPIPE) to[i]->resets++;
+        else if (c->err < 0) to[i]->other_errors++;
+    }
+}
+
+static void netio__dial_free(netio__conn *c);
+static void netio__filters_free(netio__conn *c);
+static void netio__relay_end(netio__conn *c);
+static void netio__gate_leave(netio__conn *c);
+static void netio__refused(netio__conn *c);
+static void netio__listeners_feed(netio_loop *loop);
+
+static void netio__cold_free(netio__conn *c)
+{
+    if (!c->cold) return;
+    netio__dial_free(c);
+    netio__filters_free(c);
+    NETIO_FREE(c->cold->kept);
+    NETIO_FREE(c->cold);
+    c->cold = NULL;
+}
+
+static bool netio__has_end(const netio__conn *c)
+{
+    return !(c->flags & (NETIO__GONE | NETIO__CLOSED)) && c->node.io.socket != NETIO_INVALID_SOCKET;
+}
+
+static void netio__conn_shut_end(netio__conn *c)
+{
+    if (!netio__has_end(c)) {
+        if (!(c->flags & NETIO__CLOSED)) c->flags |= NETIO__GONE;
+        return;
+    }
+    c->flags |= NETIO__CLOSED;
+    netio__op(c, NETIO_OP_CLOSE, c->err);
+    netio__ops(&c->node)->close(&c->node, (c->flags & NETIO__RESET) != 0);
+}
+
+// The last word, and the end of the node when the engine is through with it.
+static void netio__conn_over(netio__conn *c)
+{
+    netio_loop *loop = c->node.loop;
+    if (!(c->flags & NETIO__TOLD)) {
+        netio__filter_explain(c);
+        netio__conn_count_end(c);
+        if (c->cold && c->cold->relay) netio__relay_end(c);
+        if (!(c->flags & NETIO__HANDED)) {
+            netio__refused(c);
+        } else if (c->handler->on_close) {
+            loop->calls++;
+            c->handler->on_close(netio__conn_handle(c), c->err);
+        }
+        c->flags |= NETIO__TOLD;
+        netio__gate_leave(c);
+        netio__conn_shut_end(c);
+    }
+    if (!(c->flags & NETIO__GONE)) return; // netio__closed comes
+    netio__chunks_drop(loop, c->out);
+    c->out = NULL;
+    netio__cold_free(c);
+    netio__shape_unref(c->shape);
+    if (c->flags & NETIO__LINGERS) loop->lingering--;
+    netio__node_free(&c->node);
+    if (loop->starved) netio__listeners_feed(loop); // a descriptor is free
+}
+
+static void netio__conn_closed(netio__conn *c)
+{
+    c->flags |= NETIO__GONE;
+    if (c->flags & NETIO__TOLD) netio__work(&c->node);
+}
+
+// --- the queue's level ---------------------------------------------------------------------------
+
+static size_t netio__level(const netio__conn *c)
+{
+    return c->cold && c->cold->inner ? c->cold->plain : c->queued;
+}
+
+static void netio__level_rose(netio__conn *c)
+{
+    if (netio__level(c) > c->shape->high) c->flags |= NETIO__CONGESTED | NETIO__DRAIN_DUE;
+}
+
+static void netio__level_fell(netio__conn *c)
+{
+    size_t enough = c->flags & NETIO__DRAIN_EMPTY ? 0 : c->shape->low;
+    if (!(c->flags & NETIO__DRAIN_DUE) || netio__level(c) > enough) return;
+    c->flags &= ~(uint32_t)(NETIO__CONGESTED | NETIO__DRAIN_DUE | NETIO__DRAIN_EMPTY);
+    c->flags |= NETIO__TELL_DRAIN;
+    netio__work(&c->node);
+}
+
+// --- rates: a bucket that holds 100 ms ------------------------------------------------------------
+
+static size_t netio__rate_burst(size_t rate) { return rate / 10 ? rate / 10 : 1; }
+
+// Tokens now; if none, `ready_us` is when there will be half a bucket.
+static size_t netio__rate_take(netio__rate *r, size_t rate, uint64_t now_us)
+{
+    size_t burst = netio__rate_burst(rate);
+    uint64_t passed = r->at_us ? now_us - r->at_us : 1000000u;
+    if (passed >= 1000000u) r->tokens = burst;
+    uint64_t more = passed >= 1000000u ? 0 : passed * rate / 1000000u;
+    if (more || passed >= 1000000u || !r->at_us) r->at_us = now_us;
+    r->tokens = r->tokens + more < burst ? r->tokens + (size_t)more : burst;
+    if (r->tokens == 0) r->ready_us = now_us + ((uint64_t)burst + 1) / 2 * 1000000u / rate + 1000u;
+    return r->tokens;
+}
+
+static size_t netio__rate_room(netio__conn *c, bool in)
+{
+    size_t rate = in ? c->shape->read_rate : c->shape->write_rate;
+    uint32_t flag = in ? (uint32_t)NETIO__READ_RATE : (uint32_t)NETIO__WRITE_RATE;
+    if (!rate) return SIZE_MAX;
+    netio__cold *cold = netio__cold_of(c);
+    if (!cold) return SIZE_MAX; // rather fast than stuck
+    size_t room = netio__rate_take(in ? &cold->in : &cold->out, rate, c->node.loop->now_us);
+    if (room == 0 && !(c->flags & flag)) {
+        c->flags |= flag;
+        netio__conn_arm(c);
+    }
+    return room;
+}
+
+static void netio__rate_spend(netio__conn *c, bool in, size_t n)
+{
+    if (!c->cold || !(in ? c->shape->read_rate : c->shape->write_rate)) return;
+    netio__rate *r = in ? &c->cold->in : &c->cold->out;
+    r->tokens -= n < r->tokens ? n : r->tokens;
+}
+
+// --- sending -----------------------------------------------------------------------------------
+
+static bool netio__may_send(const netio__conn *c)
+{
+    return c->state >= NETIO__OPENING && c->state <= NETIO__CLOSING &&
+           !(c->flags & (NETIO__LENT | NETIO__BLOCKED | NETIO__WRITE_RATE | NETIO__FIN_SENT));
+}
+
+static void netio__sent_count(netio__conn *c, size_t n)
+{
+    netio_loop *loop = c->node.loop;
+    c->bytes_out += n;
+    c->writes++;
+    loop->stats.bytes_out += n;
+    loop->stats.writes++;
+    c->active = c->progress = netio__tick(loop);
+    netio__rate_spend(c, false, n);
+}
+
+// The first chunk of the queue is gone.
+static void netio__out_drop(netio__conn *c)
+{
+    netio__chunk *k = c->out;
+    c->out = k->next;
+    if (k->plain) c->cold->plain -= k->plain;
+    netio__chunk_drop(c->node.loop, k);
+}
+
+// So many bytes of the queue are gone.
+static void netio__sent_some(netio__conn *c, size_t n)
+{
+    size_t left = n;
+    netio__sent_count(c, n);
+    c->queued -= n;
+    while (c->out && c->out->data && left >= c->out->len - c->out->off) {
+        left -= c->out->len - c->out->off;
+        netio__out_drop(c);
+        if (left == 0) break;
+    }
+    if (left) c->out->off += left;
+}
+
+static void netio__send_failed(netio__conn *c, int err)
+{
+    // What the peer sent before it left may still lie in the socket, but nobody may answer any more:
+    // the end is told by reading, unless nothing is read.
+    netio__conn_end(c, err, NETIO_STAGE_WRITE);
+}
+
+// What `n`, a result of the engine, means for the connection. Whether to go on sending.
+static bool netio__send_result(netio__conn *c, ptrdiff_t n)
+{
+    if (n != NETIO_EINPROGRESS) netio__op(c, NETIO_OP_SEND, n); // that is told when it is done
+    if (n == NETIO_EAGAIN) {
+        c->flags |= NETIO__BLOCKED;
+        netio__conn_arm(c);
+    } else if (n == NETIO_EINPROGRESS) {
+        c->flags |= NETIO__LENT;
+        netio__conn_arm(c);
+    } else if (n < 0) {
+        netio__send_failed(c, (int)n);
+    }
+    return n >= 0;
+}
+
+static ptrdiff_t netio__send_chunks(netio__conn *c, size_t room, size_t *want)
+{
+    netio_buf bufs[64];
+    size_t count = 0, total = 0;
+    for (netio__chunk *k = c->out; k && k->data && count < 64 && total < room; k = k->next) {
+        size_t n = k->len - k->off;
+        if (n > room - total) n = room - total;
+        bufs[count].data = k->data + k->off;
+        bufs[count++].len = n;
+        total += n;
+    }
+    *want = total;
+    return netio__ops(&c->node)->send(&c->node, bufs, count, true);
+}
+
+// A piece of the file at the queue's head. Whether to go on.
+static bool netio__send_file_piece(netio__conn *c, size_t room)
+{
+    netio__chunk *k = c->out;
+    netio_loop *loop = c->node.loop;
+    uint64_t want = k->file_len < room ? k->file_len : room;
+    if (want > 0x40000000) want = 0x40000000;
+    ptrdiff_t n = want ? netio__ops(&c->node)->send_file(&c->node, k->file, k->file_off, want) : 0;
+    if (n == NETIO_ENOTSUP) { // through memory: 16 KiB become a chunk before it
+        netio__chunk *piece = netio__chunk_make(loop, NETIO__CHUNK_LARGE);
+        if (!piece) {
+            netio__conn_end(c, NETIO_ENOMEM, NETIO_STAGE_WRITE);
+            return false;
+        }
+        size_t cap = piece->cap < want ? piece->cap : (size_t)want;
+        n = netio__os_read_file(k->file, piece->data, cap, k->file_off);
+        if (n <= 0) {
+            netio__chunk_drop(loop, piece);
+            netio__conn_end(c, n < 0 ? (int)n : (int)NETIO_ETRUNCATED, NETIO_STAGE_WRITE);
+            return false;
+        }
+        piece->len = (size_t)n;
+        piece->next = k;
+        c->out = piece;
+        c->queued += (size_t)n;
+    } else if (!netio__send_result(c, n)) {
+        return false;
+    } else {
+        netio__sent_count(c, (size_t)n);
+    }
+    k->file_off += (size_t)n;
+    k->file_len -= (size_t)n;
+    if (k->file_len == 0 && c->out == k) netio__out_drop(c);
+    return true;
+}
+
+static void netio__send_fin(netio__conn *c);
+static void netio__pump(netio__conn *c);
+static void netio__relay_push(netio__conn *c);
+static bool netio__filters_ready(const netio__conn *c);
+
+static void netio__send_queue(netio__conn *c)
+{
+    while (c->out && netio__may_send(c)) {
+        size_t want, room = netio__rate_room(c, false);
+        if (room == 0) break;
+        if (!c->out->data) {
+            if (c->out->file_len && !netio__send_file_piece(c, room)) break;
+            if (c->out && !c->out->data && c->out->file_len == 0)
+                netio__out_drop(c); // all of it was put before, or it was empty
+            continue;
+        }
+        ptrdiff_t n = netio__send_chunks(c, room, &want);
+        if (!netio__send_result(c, n)) break;
+        netio__sent_some(c, (size_t)n);
+        if ((size_t)n < want) {
+            c->flags |= NETIO__BLOCKED;
+            netio__conn_arm(c);
+        }
+    }
+}
+
+static bool netio__more_later(const netio__conn *c)
+{
+    return c->cold && c->cold->later && !c->out && c->state < NETIO__DRAINING &&
+           c->state >= NETIO__OPEN && netio__filters_ready(c);
+}
+
+// One chunk of a plain connection, which usually goes whole. Whether that was all there was to do.
+static bool netio__flush_plain(netio__conn *c)
+{
+    netio__chunk *k = c->out;
+    netio_buf buf;
+    if (!k) return true;
+    if (k->next || !k->data) return false;
+    buf.data = k->data + k->off;
+    buf.len = k->len - k->off;
+    ptrdiff_t n = netio__ops(&c->node)->send(&c->node, &buf, 1, true);
+    if (n == (ptrdiff_t)buf.len) {
+        netio__op(c, NETIO_OP_SEND, n);
+        netio__sent_count(c, (size_t)n);
+        c->queued = 0;
+        c->out = NULL;
+        netio__chunk_drop(c->node.loop, k);
+        return true;
+    }
+    if (netio__send_result(c, n)) {
+        netio__sent_some(c, (size_t)n);
+        c->flags |= NETIO__BLOCKED;
+        netio__conn_arm(c);
+    }
+    return false;
+}
+
+// Sends what it can of the queue, then what follows the queue.
+static void netio__conn_flush(netio__conn *c)
+{
+    if (netio__is_plain(c) && netio__flush_plain(c)) return;
+    do {
+        netio__pump(c);
+        if (c->cold && c->cold->relay) netio__relay_push(c->cold->relay->peer);
+        netio__send_queue(c);
+    } while (netio__more_later(c));
+    if (c->state != NETIO__OVER) netio__level_fell(c);
+    if (!netio__owes(c) && !(c->cold && c->cold->later)) netio__send_fin(c);
+}
+
+static void netio__sent(netio__node *node, ptrdiff_t n)
+{
+    netio__conn *c = netio__conn_of(node);
+    c->flags &= ~(uint32_t)NETIO__LENT;
+    if (c->state == NETIO__OVER) return;
+    if (n < 0) {
+        netio__op(c, NETIO_OP_SEND, n);
+        netio__send_failed(c, (int)n);
+        return;
+    }
+    if (n > 0) {
+        netio__op(c, NETIO_OP_SEND, n);
+        netio__sent_some(c, (size_t)n);
+    }
+    netio__work(node);
+}
+
+static void netio__conn_writable(netio__conn *c)
+{
+    c->flags &= ~(uint32_t)NETIO__BLOCKED;
+    netio__conn_flush(c);
+    netio__work(&c->node);
+}
+
+// --- closing -----------------------------------------------------------------------------------
+
+static void netio__filters_shutdown(netio__conn *c);
+static bool netio__filters_say_end(const netio__conn *c);
+
+// After the queue: FIN if the handler is through, and the end if the peer is, too.
+static void netio__send_fin(netio__conn *c)
+{
+    bool closing = c->state == NETIO__CLOSING, filtered = netio__filters_say_end(c);
+    if (c->state != NETIO__OPEN && !closing) return;
+    if (closing && (c->flags & NETIO__WIRE_EOF)) {
+        netio__conn_end(c, 0, NETIO_STAGE_NONE); // nothing is unread: closing is the FIN
+        return;
+    }
+    if (!closing && (!(c->flags & NETIO__SHUT) || filtered)) return;
+    if (!(c->flags & NETIO__FIN_SENT)) {
+        int err = netio__ops(&c->node)->shutdown(&c->node);
+        netio__op(c, NETIO_OP_SHUTDOWN, err);
+        c->flags |= NETIO__FIN_SENT;
+        if (err < 0) { // reset meanwhile
+            netio__conn_end(c, err, NETIO_STAGE_CLOSE);
+            return;
+        }
+    }
+    if (closing) {
+        c->state = NETIO__DRAINING;
+        c->progress = netio__tick(c->node.loop);
+        netio__conn_arm(c);
+        netio__work(&c->node);
+    }
+}
+
+// A connection that closes is remembered, oldest first, to be reset when there are too many.
+static void netio__closing_add(netio__conn *c)
+{
+    netio_loop *loop = c->node.loop;
+    void *list = loop->closing;
+    while (loop->closing_count && !netio__node_of(loop->closing[loop->closing_first].ptr,
+                                                  loop->closing[loop->closing_first].gen)) {
+        loop->closing_first++;
+        loop->closing_count--;
+    }
+    if (loop->closing_first > 64 && loop->closing_first > loop->closing_count) {
+        memmove(loop->closing, loop->closing + loop->closing_first,
+                loop->closing_count * sizeof *loop->closing);
+        loop->closing_first = 0;
+    }
+    size_t need = loop->closing_first + loop->closing_count + 1;
+    if (netio__array_grow(&list, &loop->closing_cap, need, sizeof *loop->closing) < 0) return;
+    loop->closing = (netio_conn *)list;
+    loop->closing[loop->closing_first + loop->closing_count++] = netio__conn_handle(c);
+}
+
+// Resets the oldest connection that is closing, of the gate (NULL: of any). Whether there was one.
+static bool netio__closing_reset(netio_loop *loop, const netio__gate *gate)
+{
+    for (size_t i = 0; i < loop->closing_count; i++) {
+        netio_conn h = loop->closing[loop->closing_first + i];
+        netio__conn *c = netio__conn_of(netio__node_of(h.ptr, h.gen));
+        if (!c || (c->state != NETIO__CLOSING && c->state != NETIO__DRAINING)) continue;
+        // A refused one that lingers is not counted: it would make no room.
+        if (gate && (c->shape->gate != gate || !(c->flags & NETIO__LIMITED))) continue;
+        c->timeout = NETIO_TIMEOUT_CLOSE;
+        netio__conn_end(c, NETIO_ETIMEDOUT, NETIO_STAGE_CLOSE);
+        netio__gate_leave(c);
+        netio__conn_shut_end(c);
+        return true;
+    }
+    return false;
+}
+
+static void netio__kept_free(netio__conn *c)
+{
+    if (!c->cold) return;
+    NETIO_FREE(c->cold->kept);
+    c->cold->kept = NULL;
+    c->cold->kept_off = c->cold->kept_len = c->cold->kept_cap = 0;
+}
+
+// From open, or from opening when there is no handler to wait for.
+static void netio__conn_close_start(netio__conn *c)
+{
+    c->flags &= ~(uint32_t)(NETIO__PAUSED | NETIO__TELL_KEPT | NETIO__TELL_DRAIN |
+                            NETIO__TELL_OPEN | NETIO__TELL_SECURE);
+    c->flags |= NETIO__SHUT;
+    c->state = NETIO__CLOSING;
+    netio__filters_shutdown(c);
+    if (c->state == NETIO__OVER) return;
+    c->progress = netio__tick(c->node.loop);
+    netio__kept_free(c);
+    netio__closing_add(c);
+    netio__work(&c->node);
+    netio__conn_arm(c);
+}
+
+// It failed, but what is queued (a filter's alert) shall still go out.
+static void netio__conn_fail(netio__conn *c, int err, int stage)
+{
+    if (c->state >= NETIO__CLOSING) return;
+    c->err = (int16_t)err;
+    c->stage = (uint8_t)stage;
+    c->os_code = netio__os_error();
+    if (c->cold) {
+        netio__chunks_drop(c->node.loop, c->cold->later);
+        c->cold->later = NULL;
+    }
+    netio__conn_close_start(c);
+}
+
+static bool netio__nothing_written(const netio__conn *c)
+{
+    return !netio__owes(c) && !(c->cold && c->cold->plain);
+}
+
+NETIO_API int netio_conn_close(netio_conn h)
+{
+    netio__conn *c = netio__conn_live(h);
+    if (!c) return NETIO_ESTALE;
+    bool shaking = c->cold && c->cold->later && !netio__filters_ready(c);
+    if (c->state == NETIO__OPEN && !shaking) {
+        netio__conn_close_start(c);
+    } else if (netio__nothing_written(c)) {
+        netio__conn_end(c, NETIO_ECANCELED, NETIO_STAGE_NONE);
+    } else { // what was written goes out first
+        c->flags = (c->flags | NETIO__CLOSE_ASKED) & ~(uint32_t)NETIO__PAUSED;
+        c->progress = netio__tick(c->node.loop);
+        netio__conn_arm(c);
+        netio__work(&c->node);
+    }
+    return 0;
+}
+
+NETIO_API int netio_conn_abort(netio_conn h)
+{
+    netio__conn *c = netio__conn_live(h);
+    if (!c) return NETIO_ESTALE;
+    netio__os_set_error(0);
+    netio__conn_end(c, NETIO_ECONNABORTED, NETIO_STAGE_NONE);
+    netio__dial_free(c);
+    netio__conn_shut_end(c); // on_close comes at the end of the turn
+    return 0;
+}
+
+NETIO_API int netio_conn_shutdown(netio_conn h)
+{
+    netio__conn *c = netio__conn_live(h);
+    if (!c) return NETIO_ESTALE;
+    if (c->flags & NETIO__SHUT) return 0;
+    c->flags |= NETIO__SHUT;
+    netio__filters_shutdown(c);
+    netio__work(&c->node);
+    return 0;
+}
+
+// --- receiving ---------------------------------------------------------------------------------
+
+static bool netio__told_open(const netio__conn *c)
+{
+    return c->state == NETIO__OPEN && !(c->flags & NETIO__TELL_OPEN);
+}
+
+static size_t netio__kept_len(const netio__conn *c) { return c->cold ? c->cold->kept_len : 0; }
+
+static size_t netio__drain_room(const netio__conn *c)
+{
+    uint64_t drained = c->cold ? c->cold->drained : 0;
+    return drained < c->shape->drain_max ? (size_t)(c->shape->drain_max - drained) : 0;
+}
+
+static size_t netio__udp_appetite(const netio__node *node);
+
+static size_t netio__appetite(const netio__node *node)
+{
+    if (node->kind == NETIO__UDP) return netio__udp_appetite(node);
+    netio__conn *c = (netio__conn *)(void *)(uintptr_t)node;
+    size_t room = c->node.loop->opts.recv_buffer;
+    if (netio__is_plain(c)) return room;
+    if (c->flags & (NETIO__WIRE_EOF | NETIO__READ_RATE)) return 0;
+    if (c->state == NETIO__DIALING || c->state == NETIO__OVER) return 0;
+    if (c->state == NETIO__CLOSING) return netio__drain_room(c) ? room : 0;
+    if (c->state == NETIO__DRAINING) return room;
+    if (c->state == NETIO__OPEN && (c->flags & NETIO__PAUSED)) return 0;
+    bool shaking = c->cold && c->cold->inner && !netio__filters_ready(c); // its answer is needed
+    if ((c->flags & NETIO__CONGESTED) && !shaking && !c->shape->read_always &&
+        !(c->cold && c->cold->relay))
+        return 0;
+    if (c->cold && c->cold->kept_len) {
+        if (c->cold->kept_len >= room) return 0;
+        room -= c->cold->kept_len;
+    }
+    if (c->shape->read_rate) {
+        size_t tokens = netio__rate_room(c, true);
+        if (tokens < room) room = tokens;
+    }
+    return room;
+}
+
+// Behind the bytes that are kept already.
+static int netio__keep(netio__conn *c, const void *data, size_t len)
+{
+    netio__cold *cold = netio__cold_of(c);
+    if (!cold) return NETIO_ENOMEM;
+    size_t max = 4 * c->node.loop->opts.recv_buffer;
+    if (len > max || cold->kept_len > max - len) return NETIO_ENOBUFS;
+    if (cold->kept_off && cold->kept_off + cold->kept_len + len > cold->kept_cap) {
+        memmove(cold->kept, cold->kept + cold->kept_off, cold->kept_len);
+        cold->kept_off = 0;
+    }
+    void *kept = cold->kept;
+    size_t need = cold->kept_off + cold->kept_len + len;
+    if (need > cold->kept_cap && need < 2 * cold->kept_cap) need = 2 * cold->kept_cap;
+    if (netio__array_grow(&kept, &cold->kept_cap, need, 1) < 0) return NETIO_ENOMEM;
+    cold->kept = (uint8_t *)kept;
+    memcpy(cold->kept + cold->kept_off + cold->kept_len, data, len);
+    cold->kept_len += len;
+    return 0;
+}
+
+static void netio__relay_data(netio__conn *c, const void *data, size_t len);
+
+// Runs on_data; `kept` of the last bytes were not taken.
+static size_t netio__lend(netio__conn *c, const void *data, size_t len)
+{
+    netio_loop *loop = c->node.loop;
+    if (c->cold && c->cold->relay) {
+        netio__relay_data(c, data, len);
+        return 0;
+    }
+    if (!c->handler->on_data) return 0;
+    bool unfiltered = !c->cold || !c->cold->outer;
+    loop->lending = &c->node;
+    loop->lent_by = c->cold ? c->cold->outer : NULL;
+    loop->lent_data = (const uint8_t *)data;
+    loop->lent = len;
+    loop->kept = 0;
+    loop->calls++;
+    c->handler->on_data(netio__conn_handle(c), data, len);
+    loop->lending = NULL;
+    if (loop->kept && unfiltered && c->cold && c->cold->outer) { // put on meanwhile: they pass it
+        c->cold->kept_raw = true;
+        c->flags |= NETIO__TELL_KEPT;
+    }
+    return loop->kept;
+}
+
+static void netio__tell_open(netio__conn *c)
+{
+    c->flags &= ~(uint32_t)NETIO__TELL_OPEN;
+    if (!c->handler->on_open) return;
+    c->node.loop->calls++;
+    c->handler->on_open(netio__conn_handle(c));
+}
+
+static void netio__tell_secure(netio__conn *c)
+{
+    c->flags &= ~(uint32_t)NETIO__TELL_SECURE;
+    if (!c->handler->on_secure) return;
+    c->node.loop->calls++;
+    c->handler->on_secure(netio__conn_handle(c));
+}
+
+// Bytes kept before, and these, as one piece.
+static void netio__hand_kept(netio__conn *c)
+{
+    netio__cold *cold = c->cold;
+    uint8_t *kept = cold->kept;
+    size_t off = cold->kept_off, len = cold->kept_len, cap = cold->kept_cap;
+    cold->kept = NULL; // lent: whatever the handler does, these bytes stay
+    cold->kept_off = cold->kept_len = cold->kept_cap = 0;
+    size_t left = netio__lend(c, kept + off, len);
+    if (left && c->state == NETIO__OPEN && c->cold && !c->cold->kept) {
+        c->cold->kept = kept;
+        c->cold->kept_off = off + len - left;
+        c->cold->kept_len = left;
+        c->cold->kept_cap = cap;
+    } else {
+        NETIO_FREE(kept);
+    }
+}
+
+// Plain bytes for the handler; kept while it does not read.
+static int netio__hand(netio__conn *c, const void *data, size_t len)
+{
+    if (c->state >= NETIO__CLOSING || (c->flags & NETIO__CLOSE_ASKED) || len == 0) return 0;
+    if (c->state == NETIO__OPEN && (c->flags & NETIO__TELL_OPEN)) netio__tell_open(c);
+    if (c->state == NETIO__OPEN && (c->flags & NETIO__TELL_SECURE)) netio__tell_secure(c);
+    if (c->state >= NETIO__CLOSING) return 0;
+    bool wait = !netio__told_open(c) || (c->flags & NETIO__PAUSED);
+    if (wait || netio__kept_len(c)) {
+        int err = netio__keep(c, data, len);
+        if (err < 0 || wait) return err;
+        netio__hand_kept(c);
+        return 0;
+    }
+    size_t left = netio__lend(c, data, len);
+    if (left == 0 || c->state != NETIO__OPEN) return 0;
+    return netio__keep(c, (const uint8_t *)data + len - left, left);
+}
+
+static int netio__filter_take(netio_filter_io *io, const void *data, size_t len);
+static int netio__filter_take_end(netio_filter_io *io);
+
+static void netio__drain(netio__conn *c, size_t len)
+{
+    netio__cold *cold = netio__cold_of(c);
+    if (cold) cold->drained += len;
+    if (cold && cold->drained <= c->shape->drain_max) return;
+    if (c->state == NETIO__DRAINING) netio__conn_timed_out(c, NETIO_TIMEOUT_CLOSE);
+    else netio__work(&c->node); // reads no more until the queue is gone
+}
+
+static void netio__tell_kept(netio__conn *c);
+
+static void netio__received_count(netio__conn *c, size_t len)
+{
+    netio_loop *loop = c->node.loop;
+    c->bytes_in += len;
+    c->reads++;
+    loop->stats.bytes_in += len;
+    loop->stats.reads++;
+    c->active = netio__tick(loop);
+    netio__op(c, NETIO_OP_RECV, (ptrdiff_t)len);
+}
+
+static void netio__received(netio__node *node, const void *data, size_t len)
+{
+    netio__conn *c = netio__conn_of(node);
+    if (c->state == NETIO__OVER) return;
+    netio__received_count(c, len);
+    if (netio__is_plain(c)) {
+        size_t left = netio__lend(c, data, len);
+        if (left == 0 || c->state != NETIO__OPEN) return; // what changed put it into the work list
+        if (netio__keep(c, (const uint8_t *)data + len - left, left) < 0)
+            netio__conn_fail(c, NETIO_ENOMEM, NETIO_STAGE_READ);
+        netio__work(node); // it may be full now
+        return;
+    }
+    if (c->state >= NETIO__CLOSING) {
+        netio__drain(c, len);
+        return;
+    }
+    if (c->shape->read_rate) netio__rate_spend(c, true, len);
+    if (c->cold && c->cold->kept_raw) netio__tell_kept(c); // they come before these
+    int err = c->cold && c->cold->outer ? netio__filter_take(c->cold->outer, data, len)
+                                        : netio__hand(c, data, len);
+    if (err < 0) netio__conn_fail(c, err, NETIO_STAGE_READ);
+    // What may have changed while the handler ran is settled at the end of the turn.
+    if (node->gen && netio__appetite(node) == 0) netio__work(node);
+}
+
+// The handler's end of stream. Absent on_eof closes.
+static void netio__tell_eof(netio__conn *c)
+{
+    c->flags |= NETIO__EOF_TOLD;
+    if (c->cold && c->cold->relay) {
+        netio__relay_data(c, NULL, 0);
+    } else if (c->handler->on_eof) {
+        c->node.loop->calls++;
+        c->handler->on_eof(netio__conn_handle(c));
+    } else {
+        netio__conn_close_start(c);
+    }
+}
+
+static int netio__hand_end(netio__conn *c)
+{
+    c->flags |= NETIO__EOF;
+    netio__work(&c->node);
+    return 0;
+}
+
+static void netio__ended(netio__node *node)
+{
+    netio__conn *c = netio__conn_of(node);
+    if (c->state == NETIO__OVER || (c->flags & NETIO__WIRE_EOF)) return;
+    c->flags |= NETIO__WIRE_EOF;
+    netio__work(node);
+    netio__op(c, NETIO_OP_RECV, NETIO_EOF);
+    if (c->state == NETIO__DRAINING) {
+        netio__conn_end(c, 0, NETIO_STAGE_NONE);
+        return;
+    }
+    if (c->state == NETIO__CLOSING || (c->flags & NETIO__EOF)) return;
+    if (c->cold && c->cold->kept_raw) netio__tell_kept(c);            // they come before the end
+    if (c->state == NETIO__OPEN && (c->flags & NETIO__CLOSE_ASKED)) { // the handshake cannot end
+        netio__conn_end(c, NETIO_EPIPE, NETIO_STAGE_HANDSHAKE);
+        return;
+    }
+    int err =
+        c->cold && c->cold->outer ? netio__filter_take_end(c->cold->outer) : netio__hand_end(c);
+    if (err < 0) netio__conn_fail(c, err, NETIO_STAGE_READ);
+}
+
+static void netio__failed(netio__node *node, int err)
+{
+    netio__conn *c = netio__conn_of(node);
+    netio__op(c, NETIO_OP_RECV, err);
+    // The peer closed or reset what nobody reads any more: it had all that it wanted.
+    netio__conn_end(c, err, c->state < NETIO__CLOSING ? NETIO_STAGE_READ : NETIO_STAGE_CLOSE);
+}
+
+NETIO_API int netio_conn_unread(netio_conn h, size_t len)
+{
+    netio__conn *c = netio__conn_live(h);
+    if (!c) return NETIO_ESTALE;
+    netio_loop *loop = c->node.loop;
+    if (loop->lending != &c->node || len > loop->lent) return NETIO_EINVAL;
+    if (len > loop->opts.recv_buffer) return NETIO_ENOBUFS;
+    if (!netio__cold_of(c)) return NETIO_ENOMEM;
+    const netio_filter_io *outer = c->cold->outer; // put on in this on_data: see from_clean
+    if (len && outer && outer != loop->lent_by && outer->ops->from_clean) return NETIO_EPROTO;
+    loop->kept = len;
+    return 0;
+}
+
+// Reading goes on, first with what was kept.
+static void netio__conn_go_on(netio__conn *c)
+{
+    c->flags &= ~(uint32_t)NETIO__PAUSED;
+    c->flags |= NETIO__TELL_KEPT;
+    netio__work(&c->node);
+}
+
+NETIO_API int netio_conn_pause(netio_conn h)
+{
+    netio__conn *c = netio__conn_live(h);
+    if (!c) return NETIO_ESTALE;
+    if (!(c->flags & NETIO__PAUSED)) netio__work(&c->node);
+    c->flags |= NETIO__PAUSED;
+    return 0;
+}
+
+NETIO_API int netio_conn_resume(netio_conn h)
+{
+    netio__conn *c = netio__conn_live(h);
+    if (!c) return NETIO_ESTALE;
+    netio__conn_go_on(c);
+    return 0;
+}
+
+// --- filters -----------------------------------------------------------------------------------
+
+static bool netio__filters_ready(const netio__conn *c)
+{
+    for (const netio_filter_io *io = c->cold->inner; io; io = io->outer)
+        if (!io->ready) return false;
+    return true;
+}
+
+// Whether one of them has an end of stream of its own, which stands for FIN.
+static bool netio__filters_say_end(const netio__conn *c)
+{
+    const netio_filter_io *io = c->cold ? c->cold->inner : NULL;
+    while (io && io->ready && !io->ops->shutdown) io = io->outer;
+    return io != NULL;
+}
+
+static uint64_t netio__filter_due(const netio__conn *c)
+{
+    uint64_t best = NETIO__NEVER_US;
+    for (const netio_filter_io *io = c->cold->inner; io; io = io->outer)
+        if (io->due_us < best) best = io->due_us;
+    return best;
+}
+
+// A filter that refuses ends the connection; its last words go out first.
+static int netio__filter_result(netio_filter_io *io, int err)
+{
+    netio__conn *c = io->c;
+    if (err >= 0 || io->failed || c->state >= NETIO__CLOSING) return err;
+    io->failed = true;
+    netio__conn_fail(c, err, c->state < NETIO__OPEN ? NETIO_STAGE_HANDSHAKE : NETIO_STAGE_READ);
+    return err;
+}
+
+static int netio__filter_take(netio_filter_io *io, const void *data, size_t len)
+{
+    if (io->c->state >= NETIO__CLOSING) return NETIO_ECANCELED;
+    if (!io->ops->received) return netio_filter_deliver(io, data, len);
+    return netio__filter_result(io, io->ops->received(io, data, len));
+}
+
+static int netio__filter_take_end(netio_filter_io *io)
+{
+    if (io->c->state >= NETIO__CLOSING) return NETIO_ECANCELED;
+    if (!io->ops->ended) return netio_filter_deliver_end(io);
+    return netio__filter_result(io, io->ops->ended(io));
+}
+
+NETIO_API int netio_filter_deliver(netio_filter_io *io, const void *data, size_t len)
+{
+    if (io->c->state >= NETIO__CLOSING) return NETIO_ECANCELED;
+    if (len == 0) return 0;
+    return io->inner ? netio__filter_take(io->inner, data, len) : netio__hand(io->c, data, len);
+}
+
+NETIO_API int netio_filter_deliver_end(netio_filter_io *io)
+{
+    if (io->c->state >= NETIO__CLOSING) return NETIO_ECANCELED;
+    return io->inner ? netio__filter_take_end(io->inner) : netio__hand_end(io->c);
+}
+
+// Onto the wire's queue.
+static int netio__wire_put(netio__conn *c, const netio_buf *bufs, size_t count, size_t skip,
+                           size_t len)
+{
+    int err = netio__chunks_put(c->node.loop, &c->out, &c->out_last, bufs, count, skip, len);
+    if (err < 0) return err;
+    if (c->queued == 0) c->progress = netio__tick(c->node.loop);
+    c->queued += len;
+    netio__work(&c->node);
+    return 0;
+}
+
+static size_t netio__bufs_len(const netio_buf *bufs, size_t count)
+{
+    size_t len = 0;
+    for (size_t i = 0; i < count; i++) {
+        if ((bufs[i].len && !bufs[i].data) || bufs[i].len > SIZE_MAX / 4 - len) return SIZE_MAX;
+        len += bufs[i].len;
+    }
+    return len;
+}
+
+// Towards the wire, into this filter; NULL: past the last.
+static int netio__filter_put(netio__conn *c, netio_filter_io *io, const netio_buf *bufs,
+                             size_t count)
+{
+    size_t len = netio__bufs_len(bufs, count);
+    if (len == 0) return 0;
+    if (!io) return netio__wire_put(c, bufs, count, 0, len);
+    if (!io->ready)
+        return netio__chunks_put(c->node.loop, &io->held, &io->held_last, bufs, count, 0, len);
+    if (!io->ops->written) return netio__filter_put(c, io->outer, bufs, count);
+    return netio__filter_result(io, io->ops->written(io, bufs, count));
+}
+
+NETIO_API int netio_filter_emit(netio_filter_io *io, const void *data, size_t len)
+{
+    netio_buf buf;
+    buf.data = data;
+    buf.len = len;
+    return netio__filter_put(io->c, io->outer, &buf, 1);
+}
+
+// From the handler, with all filters ready. What it wrote is gone when the chunk that is the queue's
+// last now is.
+static int netio__filter_write(netio__conn *c, const netio_buf *bufs, size_t count, size_t len)
+{
+    int err = netio__filter_put(c, c->cold->inner, bufs, count);
+    if (err < 0 || !c->out) return err;
+    c->out_last->plain += len;
+    c->cold->plain += len;
+    return 0;
+}
+
+static int netio__filter_unhold(netio_filter_io *io)
+{
+    int err = 0;
+    while (io->held && err == 0) {
+        netio__chunk *k = io->held;
+        netio_buf buf;
+        buf.data = k->data + k->off;
+        buf.len = k->len - k->off;
+        io->held = k->next;
+        err = netio__filter_put(io->c, io, &buf, 1);
+        netio__chunk_drop(io->c->node.loop, k);
+    }
+    return err;
+}
+
+// A piece of the file that waits before the filters.
+static int netio__pump_file(netio__conn *c, netio__chunk *k)
+{
+    netio_loop *loop = c->node.loop;
+    netio_buf buf;
+    if (k->file_len == 0) return 0;
+    netio__chunk *piece = netio__chunk_make(loop, NETIO__CHUNK_LARGE);
+    if (!piece) return NETIO_ENOMEM;
+    size_t cap = k->file_len < piece->cap ? (size_t)k->file_len : piece->cap;
+    ptrdiff_t n = netio__os_read_file(k->file, piece->data, cap, k->file_off);
+    int err = n < 0 ? (int)n : n == 0 ? (int)NETIO_ETRUNCATED : 0;
+    if (err == 0) {
+        buf.data = piece->data;
+        buf.len = (size_t)n;
+        k->file_off += buf.len;
+        k->file_len -= buf.len;
+        err = netio__filter_write(c, &buf, 1, buf.len);
+    }
+    netio__chunk_drop(loop, piece);
+    return err;
+}
+
+// What waits before the filters goes through them, as much as possible in one call.
+static int netio__pump_some(netio__conn *c)
+{
+    netio__cold *cold = c->cold;
+    netio__chunk *k = cold->later, *gone = k;
+    netio_buf bufs[64];
+    size_t count = 0, len = 0;
+    int err = 0;
+    if (!k->data) {
+        err = netio__pump_file(c, k);
+        if (err < 0 || k->file_len) return err; // a filter that fails has dropped the list
+        k = k->next;
+    }
+    for (; k && k->data && count < 64 && gone->data; k = k->next) {
+        bufs[count].data = k->data + k->off;
+        bufs[count].len = k->len - k->off;
+        len += bufs[count++].len;
+    }
+    cold->later = k;
+    cold->plain -= len;
+    if (len) err = netio__filter_write(c, bufs, count, len);
+    while (gone != k) {
+        netio__chunk *next = gone->next;
+        netio__chunk_drop(c->node.loop, gone);
+        gone = next;
+    }
+    return err;
+}
+
+static void netio__filters_shutdown(netio__conn *c)
+{
+    netio_filter_io *io = c->cold ? c->cold->inner : NULL;
+    if (!io || c->cold->later || !netio__filters_ready(c)) return; // netio__pump comes back to it
+    for (; io && c->state < NETIO__DRAINING; io = io->outer) {
+        if (io->shut || io->failed) continue;
+        io->shut = true;
+        if (io->ops->shutdown) netio__filter_result(io, io->ops->shutdown(io));
+    }
+}
+
+// Through the filters, as long as the queue behind them is short.
+static void netio__pump(netio__conn *c)
+{
+    netio__cold *cold = c->cold;
+    if (!cold || !cold->inner || c->state < NETIO__OPEN || !netio__filters_ready(c)) return;
+    while (cold->later && c->state < NETIO__DRAINING && c->queued <= c->shape->high) {
+        int err = netio__pump_some(c);
+        if (err < 0) netio__conn_end(c, err, NETIO_STAGE_WRITE);
+    }
+    if ((c->flags & NETIO__SHUT) && c->state < NETIO__DRAINING) netio__filters_shutdown(c);
+}
+
+static void netio__conn_opened(netio__conn *c);
+
+static void netio__filters_settle(netio__conn *c)
+{
+    if (!netio__filters_ready(c)) return;
+    for (netio_filter_io *io = c->cold->inner; io; io = io->outer) {
+        if (netio__filter_unhold(io) == 0) continue;
+        netio__conn_fail(c, NETIO_ENOMEM, NETIO_STAGE_WRITE);
+        return;
+    }
+    netio__work(&c->node);
+    if (c->state == NETIO__OPENING) netio__conn_opened(c);
+    else if (c->flags & NETIO__CLOSE_ASKED) netio__conn_close_start(c);
+    else c->flags |= NETIO__TELL_SECURE;
+}
+
+NETIO_API int netio_filter_ready(netio_filter_io *io)
+{
+    if (io->ready) return 0;
+    io->ready = true;
+    if (io->c->state < NETIO__CLOSING && io->c->state != NETIO__DIALING)
+        netio__filters_settle(io->c);
+    return io->c->state >= NETIO__CLOSING ? (int)NETIO_ECANCELED : 0;
+}
+
+static int netio__filter_open(netio_filter_io *io)
+{
+    if (io->opened) return 0;
+    io->opened = true;
+    if (!io->ops->open) return netio_filter_ready(io);
+    return netio__filter_result(io, io->ops->open(io, io->arg));
+}
+
+// Nearest to the wire. Opened at once if the connection has one.
+static int netio__filter_push(netio__conn *c, netio_filter f)
+{
+    netio__cold *cold = netio__cold_of(c);
+    if (!cold) return NETIO_ENOMEM;
+    netio_filter_io *io = (netio_filter_io *)NETIO_MALLOC(sizeof *io);
+    if (!io) return NETIO_ENOMEM;
+    memset(io, 0, sizeof *io);
+    io->c = c;
+    io->ops = f.ops;
+    io->arg = f.arg;
+    io->due_us = NETIO__NEVER_US;
+    netio__filter_ref(f);
+    io->inner = cold->outer;
+    if (cold->outer) {
+        cold->outer->outer = io;
+    } else {
+        cold->inner = io;
+        cold->kept_raw = cold->kept_len > 0;
+        cold->plain = c->queued; // what waits was the handler's as well
+        if (c->out && c->queued) c->out_last->plain += c->queued;
+    }
+    cold->outer = io;
+    return 0;
+}
+
+NETIO_API int netio_conn_add_filter(netio_conn h, netio_filter f)
+{
+    netio__conn *c = netio__conn_live(h);
+    if (!c) return NETIO_ESTALE;
+    if (!f.ops) return NETIO_EINVAL;
+    netio_loop *loop = c->node.loop;
+    if (f.ops->from_clean && (netio__kept_len(c) || (loop->lending == &c->node && loop->kept)))
+        return NETIO_EPROTO;
+    int err = netio__filter_push(c, f);
+    if (err < 0 || c->state == NETIO__DIALING) return err; // then opened with the connection
+    netio__filter_open(c->cold->outer);                    // its failure is told by on_close
+    if (c->cold->kept_raw) c->flags |= NETIO__TELL_KEPT;
+    netio__work(&c->node);
+    return 0;
+}
+
+NETIO_API void *netio_conn_filter(netio_conn h, const netio_filter_ops *ops)
+{
+    netio__conn *c = netio__conn_known(h);
+    for (netio_filter_io *io = c && c->cold ? c->cold->inner : NULL; io; io = io->outer)
+        if (io->ops == ops) return io->self;
+    return NULL;
+}
+
+NETIO_API void netio_filter_timer(netio_filter_io *io, int delay_ms)
+{
+    io->due_us = delay_ms < 0 ? NETIO__NEVER_US : netio__in_ms(io->c->node.loop, delay_ms);
+    netio__conn_arm(io->c);
+}
+
+NETIO_API netio_conn netio_filter_conn(const netio_filter_io *io)
+{
+    return netio__conn_handle(io->c);
+}
+
+NETIO_API bool netio_filter_dialed(const netio_filter_io *io)
+{
+    return (io->c->flags & NETIO__DIALED) != 0;
+}
+
+NETIO_API void *netio_filter_self(const netio_filter_io *io) { return io->self; }
+
+NETIO_API void netio_filter_set_self(netio_filter_io *io, void *self) { io->self = self; }
+
+static void netio__filters_timer(netio__conn *c)
+{
+    netio_filter_io *io = c->cold ? c->cold->inner : NULL;
+    for (; io; io = io->outer) {
+        if (io->due_us > c->node.loop->now_us) continue;
+        io->due_us = NETIO__NEVER_US;
+        if (c->state < NETIO__CLOSING && io->ops->timer)
+            netio__filter_result(io, io->ops->timer(io));
+    }
+}
+
+static void netio__filter_explain(netio__conn *c)
+{
+    netio_filter_io *io = c->cold ? c->cold->inner : NULL;
+    if (c->err >= 0) return;
+    for (; io; io = io->outer) {
+        if (!io->failed || !io->ops->explain) continue;
+        netio_conn_error(netio__conn_handle(c), &c->cold->error);
+        io->ops->explain(io, &c->cold->error);
+        return;
+    }
+}
+
+static void netio__filters_free(netio__conn *c)
+{
+    netio_filter_io *io = c->cold->inner;
+    netio__chunks_drop(c->node.loop, c->cold->later);
+    c->cold->later = NULL;
+    c->cold->inner = c->cold->outer = NULL;
+    while (io) {
+        netio_filter_io *next = io->outer;
+        netio_filter f;
+        f.ops = io->ops;
+        f.arg = io->arg;
+        if (io->opened && io->ops->close) io->ops->close(io);
+        netio__filter_unref(f);
+        netio__chunks_drop(c->node.loop, io->held);
+        NETIO_FREE(io);
+        io = next;
+    }
+}
+
+// --- writing -----------------------------------------------------------------------------------
+
+// Whether a write of so many bytes may be taken; what waits is sent first if that helps.
+static int netio__write_room(netio__conn *c, size_t len)
+{
+    size_t max = c->shape->queue_max;
+    if (c->flags & (NETIO__SHUT | NETIO__CLOSE_ASKED)) return NETIO_EPIPE;
+    size_t level = netio__level(c);
+    if (level == 0 || (len <= max && level <= max - len)) return 0;
+    if (c->state == NETIO__OPEN) netio__conn_flush(c);
+    if (c->state == NETIO__OVER) return NETIO_ESTALE;
+    level = netio__level(c);
+    if (level == 0 || (len <= max && level <= max - len)) return 0;
+    c->flags |= NETIO__CONGESTED | NETIO__DRAIN_DUE;
+    if (level <= c->shape->low) c->flags |= NETIO__DRAIN_EMPTY;
+    netio__work(&c->node);
+    return NETIO_ENOBUFS;
+}
+
+// Tries a large write from the caller's memory, the queue first. Sets how much is gone; a failure
+// is told by on_close.
+static void netio__write_direct(netio__conn *c, const netio_buf *bufs, size_t count, size_t *sent)
+{
+    *sent = 0;
+    if (c->state != NETIO__OPEN || count > 64 || c->shape->write_rate) return;
+    netio__conn_flush(c);
+    if (c->out || !netio__may_send(c)) return;
+    ptrdiff_t n = netio__ops(&c->node)->send(&c->node, bufs, count, false);
+    if (!netio__send_result(c, n) || n == 0) return;
+    *sent = (size_t)n;
+    netio__sent_count(c, (size_t)n);
+}
+
+static int netio__write_filtered(netio__conn *c, const netio_buf *bufs, size_t count, size_t len)
+{
+    netio__cold *cold = c->cold;
+    // Small ones wait for the end of the turn, so that a filter sees them together.
+    if (len >= NETIO__DIRECT && !cold->later && c->state >= NETIO__OPEN && netio__filters_ready(c))
+        return netio__filter_write(c, bufs, count, len);
+    int err = netio__chunks_put(c->node.loop, &cold->later, &cold->later_last, bufs, count, 0, len);
+    if (err == 0) cold->plain += len;
+    netio__work(&c->node);
+    return err;
+}
+
+static int netio__write(netio__conn *c, const netio_buf *bufs, size_t count)
+{
+    netio_loop *loop = c->node.loop;
+    size_t len = netio__bufs_len(bufs, count), sent = 0;
+    if (len == SIZE_MAX) return NETIO_EINVAL;
+    int err = netio__write_room(c, len);
+    if (err < 0 || len == 0) return err;
+    if (c->cold && c->cold->inner) {
+        err = netio__write_filtered(c, bufs, count, len);
+    } else if (len >= NETIO__DIRECT) {
+        // The room is made first, so that no half of a write is refused.
+        netio__chunk *rest = netio__chunk_make(loop, len);
+        if (!rest) return NETIO_ENOMEM;
+        netio__write_direct(c, bufs, count, &sent);
+        if (sent < len && c->state != NETIO__OVER) {
+            netio__chunk *first = rest, *last = rest;
+            netio__chunks_put(loop, &first, &last, bufs, count, sent, len - sent);
+            if (c->out) c->out_last->next = rest;
+            else c->out = rest;
+            c->out_last = rest;
+            if (c->queued == 0) c->progress = netio__tick(loop);
+            c->queued += len - sent;
+            netio__work(&c->node);
+        } else {
+            netio__chunk_drop(loop, rest);
+        }
+    } else {
+        err = netio__wire_put(c, bufs, count, 0, len);
+    }
+    if (err == 0) netio__level_rose(c);
+    return err;
+}
+
+// A small write of a plain connection, into the chunk that is the queue's last.
+static int netio__write_plain(netio__conn *c, const void *data, size_t len)
+{
+    netio__chunk *k = c->out ? c->out_last : NULL;
+    if (!k || k->cap - k->len < len || !k->cap) {
+        netio__chunk *more = netio__chunk_make(c->node.loop, len);
+        if (!more) return NETIO_ENOMEM;
+        if (k) k->next = more;
+        else c->out = more;
+        c->out_last = k = more;
+    }
+    memcpy(k->data + k->len, data, len);
+    k->len += len;
+    if (c->queued == 0) c->progress = netio__tick(c->node.loop);
+    c->queued += len;
+    netio__work(&c->node);
+    return 0;
+}
+
+NETIO_API int netio_conn_write(netio_conn h, const void *data, size_t len)
+{
+    netio__conn *c = netio__conn_live(h);
+    netio_buf buf;
+    if (!c) return NETIO_ESTALE;
+    if (netio__is_plain(c) && data && len - 1 < NETIO__DIRECT - 1 &&
+        c->queued + len <= c->shape->high)
+        return netio__write_plain(c, data, len);
+    buf.data = data;
+    buf.len = len;
+    return netio__write(c, &buf, 1);
+}
+
+NETIO_API int netio_conn_writev(netio_conn h, const netio_buf *bufs, size_t count)
+{
+    netio__conn *c = netio__conn_live(h);
+    if (!c) return NETIO_ESTALE;
+    if (!bufs && count) return NETIO_EINVAL;
+    return netio__write(c, bufs, count);
+}
+
+// A chunk of the user's: bytes, or a file (data NULL).
+static int netio__write_foreign(netio__conn *c, netio__chunk *k)
+{
+    if (c->out) c->out_last->next = k;
+    else c->out = k;
+    c->out_last = k;
+    if (c->queued == 0) c->progress = netio__tick(c->node.loop);
+    c->queued += k->len;
+    netio__level_rose(c);
+    netio__work(&c->node);
+    return 0;
+}
+
+static netio__chunk *netio__chunk_foreign(netio_task release, void *user)
+{
+    netio__chunk *k = (netio__chunk *)NETIO_MALLOC(sizeof *k);
+    if (!k) return NULL;
+    memset(k, 0, sizeof *k);
+    k->release = release;
+    k->user = user;
+    return k;
+}
+
+NETIO_API int netio_conn_write_owned(netio_conn h, const void *data, size_t len, netio_task release,
+                                     void *user)
+{
+    netio__conn *c = netio__conn_live(h);
+    if (!c) return NETIO_ESTALE;
+    if (!data && len) return NETIO_EINVAL;
+    int err = netio__write_room(c, len);
+    if (err < 0) return err;
+    netio__chunk *k = netio__chunk_foreign(release, user);
+    if (!k) return NETIO_ENOMEM;
+    if (len == 0 || (c->cold && c->cold->inner)) { // copied by the filter
+        netio_buf buf;
+        buf.data = data;
+        buf.len = len;
+        err = len ? netio__write(c, &buf, 1) : 0;
+        if (err < 0) NETIO_FREE(k);
+        else netio__chunk_drop(c->node.loop, k);
+        netio__work(&c->node);
+        return err;
+    }
+    k->data = (uint8_t *)(uintptr_t)data;
+    k->len = len;
+    err = netio__write_foreign(c, k);
+    if (len >= NETIO__DIRECT && c->state == NETIO__OPEN) netio__conn_flush(c);
+    return err;
+}
+
+NETIO_API int netio_conn_write_file(netio_conn h, netio_file file, uint64_t off, uint64_t len,
+                                    netio_task release, void *user)
+{
+    netio__conn *c = netio__conn_live(h);
+    if (!c) return NETIO_ESTALE;
+    if (len > INT64_MAX || off > INT64_MAX - len) return NETIO_EINVAL;
+    int err = netio__write_room(c, 0);
+    if (err < 0) return err;
+    netio__chunk *k = netio__chunk_foreign(release, user);
+    if (!k) return NETIO_ENOMEM;
+    k->file = file;
+    k->file_off = off;
+    k->file_len = len;
+    if (!c->cold || !c->cold->inner) return netio__write_foreign(c, k);
+    if (c->cold->later) c->cold->later_last->next = k;
+    else c->cold->later = k;
+    c->cold->later_last = k;
+    netio__work(&c->node);
+    return 0;
+}
+
+NETIO_API int netio_conn_flush(netio_conn h)
+{
+    netio__conn *c = netio__conn_live(h);
+    if (!c) return NETIO_ESTALE;
+    if (c->state == NETIO__OPEN) netio__conn_flush(c);
+    return 0;
+}
+
+NETIO_API size_t netio_conn_pending(netio_conn h)
+{
+    netio__conn *c = netio__conn_live(h);
+    if (!c) return 0;
+    size_t len = netio__level(c);
+    netio__chunk *files = c->cold && c->cold->inner ? c->cold->later : c->out;
+    for (netio__chunk *k = files; k; k = k->next)
+        len = k->file_len > SIZE_MAX - len ? SIZE_MAX : len + (size_t)k->file_len;
+    return len;
+}
+
+NETIO_API bool netio_conn_congested(netio_conn h)
+{
+    netio__conn *c = netio__conn_live(h);
+    return c && (c->flags & NETIO__CONGESTED);
+}
+
+// --- opening -----------------------------------------------------------------------------------
+
+static netio__conn *netio__conn_make(netio_loop *loop, netio__shape *shape,
+                                     const netio_handler *handler, void *user)
+{
+    netio__conn *c = netio__conn_of(netio__node_make(loop, NETIO__CONN));
+    if (!c) return NULL;
+    shape->refs++;
+    c->shape = shape;
+    c->handler = handler ? handler : &netio__no_handler;
+    c->user = user;
+    c->opened_us = loop->now_us;
+    c->active = c->progress = netio__tick(loop);
+    c->state = NETIO__OPENING;
+    if (shape->read_rate || shape->write_rate) c->flags |= NETIO__RATED;
+    return c;
+}
+
+// Undoes make, before anything else happened.
+static void netio__conn_unmake(netio__conn *c)
+{
+    netio__cold_free(c);
+    netio__shape_unref(c->shape);
+    netio__node_free(&c->node);
+}
+
+static void netio__conn_opened(netio__conn *c)
+{
+    c->state = NETIO__OPEN;
+    c->active = netio__tick(c->node.loop);
+    c->node.loop->stats.opened++;
+    if (c->shape->gate) c->shape->gate->stats.opened++;
+    c->flags |= NETIO__HANDED;
+    netio__work(&c->node);
+    netio__conn_arm(c);
+    if (c->flags & NETIO__CLOSE_ASKED) netio__conn_close_start(c);
+    else c->flags |= NETIO__TELL_OPEN;
+}
+
+// It has its end. Filters first, if there are any.
+static void netio__conn_begin(netio__conn *c)
+{
+    c->state = NETIO__OPENING;
+    netio__work(&c->node);
+    if (!c->cold || !c->cold->outer) {
+        netio__conn_opened(c);
+        return;
+    }
+    // The one nearest to the wire shakes hands first; the others' words wait in it.
+    for (netio_filter_io *io = c->cold->outer; io && c->state == NETIO__OPENING; io = io->inner)
+        netio__filter_open(io);
+    netio__conn_arm(c);
+}
+
+// --- limits by address: a hash table of the hosts that are connected now --------------------------
+
+typedef struct netio__host {
+    uint64_t key; // 0: empty
+    size_t count;
+} netio__host;
+
+static uint64_t netio__host_key(const netio_addr *a)
+{
+    netio_buf ip = netio_addr_ip(a);
+    const uint8_t *p = (const uint8_t *)ip.data;
+    uint64_t key = 0;
+    if (ip.len != 4 && ip.len != 16) return 1; // Unix: all are one host
+    for (size_t i = 0; i < (ip.len == 4 ? 4u : 8u); i++) key = key << 8 | p[i];
+    return ip.len == 4 ? key | UINT64_C(1) << 63 | UINT64_C(1) << 32 : key + 2;
+}
+
+static size_t netio__host_home(const netio__gate *gate, uint64_t key)
+{
+    return (size_t)((key * UINT64_C(0x9E3779B97F4A7C15)) >> 32) & (gate->host_cap - 1);
+}
+
+static netio__host *netio__host_find(netio__gate *gate, uint64_t key)
+{
+    size_t i = netio__host_home(gate, key);
+    while (gate->hosts[i].key && gate->hosts[i].key != key) i = (i + 1) & (gate->host_cap - 1);
+    return &gate->hosts[i];
+}
+
+static int netio__hosts_grow(netio__gate *gate)
+{
+    size_t cap = gate->host_cap ? gate->host_cap * 2 : 64, old_cap = gate->host_cap;
+    netio__host *old = gate->hosts;
+    if (gate->host_count + 1 <= gate->host_cap / 4 * 3) return 0;
+    gate->hosts = (netio__host *)NETIO_MALLOC(cap * sizeof *old);
+    if (!gate->hosts) {
+        gate->hosts = old;
+        return NETIO_ENOMEM;
+    }
+    memset(gate->hosts, 0, cap * sizeof *old);
+    gate->host_cap = cap;
+    for (size_t i = 0; i < old_cap; i++)
+        if (old[i].key) *netio__host_find(gate, old[i].key) = old[i];
+    NETIO_FREE(old);
+    return 0;
+}
+
+// Counts one more; NETIO_EBUSY: there are too many from there.
+static int netio__host_enter(netio__gate *gate, uint64_t key)
+{
+    int err = netio__hosts_grow(gate);
+    if (err < 0) return err;
+    netio__host *h = netio__host_find(gate, key);
+    if (h->count >= gate->per_host) return NETIO_EBUSY;
+    if (!h->key) gate->host_count++;
+    h->key = key;
+    h->count++;
+    return 0;
+}
+
+static void netio__host_leave(netio__gate *gate, uint64_t key)
+{
+    netio__host *h = netio__host_find(gate, key);
+    if (!h->key || --h->count > 0) return;
+    size_t mask = gate->host_cap - 1, gap = (size_t)(h - gate->hosts), i = gap;
+    for (;;) { // those behind it close the gap
+        i = (i + 1) & mask;
+        if (!gate->hosts[i].key) break;
+        if (((i - netio__host_home(gate, gate->hosts[i].key)) & mask) >= ((i - gap) & mask)) {
+            gate->hosts[gap] = gate->hosts[i];
+            gap = i;
+        }
+    }
+    memset(&gate->hosts[gap], 0, sizeof gate->hosts[gap]);
+    gate->host_count--;
+}
+
+static void netio__gate_leave(netio__conn *c)
+{
+    netio__gate *gate = c->shape->gate;
+    if (!(c->flags & NETIO__LIMITED)) return;
+    c->flags &= ~(uint32_t)NETIO__LIMITED;
+    gate->open--;
+    if (c->cold && c->cold->host) netio__host_leave(gate, c->cold->host);
+    if (c->cold) c->cold->host = 0;
+}
+
+// --- listeners ---------------------------------------------------------------------------------
+
+typedef struct netio__worker { // a loop that takes connections over; its thread's, but for `loop`
+    netio_loop *loop;
+    const netio_handler *handler;
+    netio__shape *shape;
+    netio__post *enter, *leave; // made ahead, so that leaving cannot fail
+} netio__worker;
+
+typedef struct netio__listener {
+    netio__node node;
+    struct netio__listener *twin; // the second socket, where no socket is dual
+    const netio_handler *handler;
+    netio__shape *shape;
+    netio__worker **workers; // NULL in the place of this loop itself
+    size_t worker_count, next_worker;
+    int backoff_ms; // of the pause that lack of descriptors causes; 0: none
+    bool paused, starved, closed, adopted, is_twin;
+} netio__listener;
+
+typedef struct netio__handover {
+    netio__worker *worker;
+    netio__io io;
+    netio_addr peer;
+    bool known; // peer is set
+} netio__handover;
+
+static netio__listener *netio__listener_of(netio__node *n) { return (netio__listener *)(void *)n; }
+
+// Whether the addresses of clients are needed as they come.
+static bool netio__wants_peer(netio__node *n)
+{
+    const netio__gate *gate = netio__listener_of(n)->shape->gate;
+    return gate->on_accept || gate->on_refused || gate->per_host;
+}
+
+static void netio__tell_refused(netio__gate *gate, const netio_addr *peer, int err, int stage)
+{
+    netio_error why;
+    netio_addr nobody;
+    gate->stats.refused++;
+    if (!gate->on_refused) return;
+    memset(&nobody, 0, sizeof nobody);
+    netio__error_set(&why, err, stage, 0, peer, peer ? NULL : "connection");
+    gate->on_refused(gate->user, peer ? peer : &nobody, &why);
+}
+
+// An accepted connection that ended before it was handed out.
+static void netio__refused(netio__conn *c)
+{
+    netio__gate *gate = c->shape->gate;
+    netio_addr peer;
+    netio_error why;
+    if (!gate || !(c->flags & NETIO__LIMITED)) return; // refused before
+    c->node.loop->stats.refused++;
+    gate->stats.refused++;
+    if (!gate->on_refused) return;
+    memset(&peer, 0, sizeof peer);
+    memset(&why, 0, sizeof why);
+    netio_conn_peer(netio__conn_handle(c), &peer);
+    netio_conn_error(netio__conn_handle(c), &why);
+    c->node.loop->calls++;
+    gate->on_refused(gate->user, &peer, &why);
+}
+
+// Told politely, drained like any other that closes; 256 at most at a time.
+static void netio__refuse(netio_loop *loop, netio__shape *shape, netio__io io,
+                          const netio_addr *peer, int err)
+{
+    netio__gate *gate = shape->gate;
+    netio__conn *c = NULL;
+    loop->stats.refused++;
+    loop->calls++;
+    netio__tell_refused(gate, peer, err, NETIO_STAGE_NONE);
+    if (gate->refusal && loop->lingering < 256) c = netio__conn_make(loop, shape, NULL, NULL);
+    if (!c) {
+        netio__ops_of(loop)->discard(loop, io);
+        return;
+    }
+    netio_buf text;
+    text.data = gate->refusal;
+    text.len = strlen(gate->refusal);
+    loop->lingering++;
+    c->node.io = io;
+    c->flags |= NETIO__LINGERS;
+    netio__ops(&c->node)->own(&c->node);
+    netio__wire_put(c, &text, 1, 0, text.len);
+    netio__conn_close_start(c);
+}
+
+// Limits, then a connection.
+static void netio__admit(netio_loop *loop, netio__shape *shape, const netio_handler *handler,
+                         netio__io io, const netio_addr *peer)
+{
+    netio__gate *gate = shape->gate;
+    uint64_t host = 0;
+    int err = 0;
+    if (gate->open >= gate->open_max && !netio__closing_reset(loop, gate)) err = NETIO_EBUSY;
+    if (err == 0 && gate->on_accept && !gate->on_accept(gate->user, peer)) err = NETIO_EACCES;
+    if (err == 0 && (loop->finishing || loop->destroying)) err = NETIO_ECANCELED;
+    if (err == 0 && gate->per_host) {
+        host = netio__host_key(peer);
+        err = netio__host_enter(gate, host);
+        if (err < 0) host = 0; // not counted
+    }
+    netio__conn *c = err < 0 ? NULL : netio__conn_make(loop, shape, handler, gate->user);
+    if (c && (host || shape->filter.ops) && !netio__cold_of(c)) err = NETIO_ENOMEM;
+    if (c && err == 0 && shape->filter.ops) err = netio__filter_push(c, shape->filter);
+    if (!c && err == 0) err = NETIO_ENOMEM;
+    if (err < 0) {
+        if (c) netio__conn_unmake(c);
+        if (host) netio__host_leave(gate, host);
+        netio__refuse(loop, shape, io, peer, err);
+        return;
+    }
+    c->node.io = io;
+    c->flags |= NETIO__LIMITED;
+    gate->open++;
+    gate->stats.accepted++;
+    loop->stats.accepted++;
+    if (c->cold) c->cold->host = host;
+    if (c->cold && peer) c->cold->peer = *peer;
+    netio__ops(&c->node)->own(&c->node);
+    netio__op(c, NETIO_OP_ACCEPT, 0);
+    netio__conn_begin(c);
+    if (c->state == NETIO__OPEN && (c->flags & NETIO__TELL_OPEN)) netio__tell_open(c);
+}
+
+static void netio__handover_take(void *arg)
+{
+    netio__handover *m = (netio__handover *)arg;
+    netio_loop *loop = m->worker->loop;
+    if (loop->finishing) netio__ops_of(loop)->discard(loop, m->io);
+    else
+        netio__admit(loop, m->worker->shape, m->worker->handler, m->io, m->known ? &m->peer : NULL);
+}
+
+static void netio__handover_drop(void *arg)
+{
+    netio__handover *m = (netio__handover *)arg;
+    netio__ops_of(m->worker->loop)->discard(m->worker->loop, m->io);
+}
+
+static void netio__accepted(netio__node *node, netio__io io, const netio_addr *peer)
+{
+    netio__listener *l = netio__listener_of(node);
+    netio__shape *shape = l->shape; // a callback may give the listener another one
+    netio__handover m;
+    l->backoff_ms = 0;
+    m.worker = l->worker_count ? l->workers[l->next_worker++ % l->worker_count] : NULL;
+    if (!m.worker) {
+        shape->refs++;
+        netio__admit(node->loop, shape, l->handler, io, peer);
+        netio__shape_unref(shape);
+        return;
+    }
+    m.io = io;
+    m.known = peer != NULL;
+    if (peer) m.peer = *peer;
+    else memset(&m.peer, 0, sizeof m.peer);
+    if (netio_loop_post(m.worker->loop, netio__handover_take, netio__handover_drop, &m, sizeof m) <
+        0)
+        netio__refuse(node->loop, shape, io, peer, NETIO_ENOMEM);
+}
+
+static void netio__listener_want(netio__listener *l)
+{
+    bool on = !l->paused && !l->starved && !l->closed;
+    netio__ops(&l->node)->want(&l->node, on ? (unsigned)NETIO_EV_READ : 0);
+}
+
+static void netio__accept_failed(netio__node *node, int err)
+{
+    netio__listener *l = netio__listener_of(node);
+    netio_loop *loop = node->loop;
+    l->shape->gate->stats.other_errors++;
+    // One that is closing makes room; the client still waits and is reported again.
+    if (err == NETIO_EMFILE && netio__closing_reset(loop, NULL)) return;
+    l->backoff_ms = l->backoff_ms ? l->backoff_ms * 2 : 10;
+    if (l->backoff_ms > 1000) l->backoff_ms = 1000;
+    if (l->backoff_ms == 10) netio__log(loop, NETIO_LOG_WARN, "accepting pauses", err);
+    if (netio__timer_set(node, netio__in_ms(loop, l->backoff_ms)) < 0) return; // then it is retried
+    l->starved = true;
+    loop->starved++;
+    netio__listener_want(l);
+}
+
+static void netio__listener_feed(netio__listener *l)
+{
+    if (!l->starved) return;
+    l->starved = false;
+    l->node.loop->starved--;
+    netio__timer_clear(&l->node);
+    netio__listener_want(l);
+}
+
+static void netio__listeners_feed(netio_loop *loop)
+{
+    netio__node *n;
+    for (size_t i = 0; (n = netio__slab_at(&loop->slabs[NETIO__LISTENER], i)) != NULL; i++)
+        if (n->gen) netio__listener_feed(netio__listener_of(n));
+}
+
+static int netio__gate_make(netio__gate **out, const netio_listener_opts *o)
+{
+    netio__gate *gate = (netio__gate *)NETIO_MALLOC(sizeof *gate);
+    if (!gate) return NETIO_ENOMEM;
+    memset(gate, 0, sizeof *gate);
+    gate->open_max = netio__size_or(o->conn_max, 100000);
+    gate->per_host = o->conn_max_per_host;
+    gate->on_accept = o->on_accept;
+    gate->on_refused = o->on_refused;
+    gate->user = o->conn.user;
+    if (o->refusal) {
+        size_t len = strlen(o->refusal) + 1;
+        gate->refusal = (char *)NETIO_MALLOC(len);
+        if (!gate->refusal) {
+            NETIO_FREE(gate);
+            return NETIO_ENOMEM;
+        }
+        memcpy(gate->refusal, o->refusal, len);
+    }
+    *out = gate;
+    return 0;
+}
+
+static int netio__gated_shape(netio__shape **out, const netio_listener_opts *o)
+{
+    netio__gate *gate;
+    int err = netio__gate_make(&gate, o);
+    if (err < 0) return err;
+    gate->refs = 1;
+    err = netio__shape_make(out, &o->conn, gate);
+    netio__gate_unref(gate); // the shape has it
+    return err;
+}
+
+static void netio__worker_enter(void *arg) { ((netio__worker *)arg)->loop->active++; }
+
+static void netio__worker_free(netio__worker *w)
+{
+    if (!w) return;
+    netio__shape_unref(w->shape);
+    NETIO_FREE(w->enter);
+    NETIO_FREE(w->leave);
+    NETIO_FREE(w);
+}
+
+static void netio__worker_leave(void *arg)
+{
+    netio__worker *w = (netio__worker *)arg;
+    w->loop->active--;
+    netio__worker_free(w);
+}
+
+static void netio__worker_drop(void *arg) { netio__worker_free((netio__worker *)arg); }
+
+static netio__worker *netio__worker_make(netio_loop *loop, const netio_handler *handler,
+                                         const netio_listener_opts *o)
+{
+    netio__worker *w = (netio__worker *)NETIO_MALLOC(sizeof *w);
+    if (!w) return NULL;
+    memset(w, 0, sizeof *w);
+    w->loop = loop;
+    w->handler = handler;
+    w->enter = netio__post_make(netio__worker_enter, NULL, w, 0);
+    w->leave = netio__post_make(netio__worker_leave, netio__worker_drop, w, 0);
+    if (!w->enter || !w->leave || netio__gated_shape(&w->shape, o) < 0) {
+        netio__worker_free(w);
+        return NULL;
+    }
+    return w;
+}
+
+static int netio__workers_make(netio__listener *l, const netio_listener_opts *o)
+{
+    if (!o->workers || o->worker_count == 0) return 0;
+    size_t size = o->worker_count * sizeof *l->workers;
+    l->workers = (netio__worker **)NETIO_MALLOC(size);
+    if (!l->workers) return NETIO_ENOMEM;
+    memset(l->workers, 0, size);
+    l->worker_count = o->worker_count;
+    for (size_t i = 0; i < o->worker_count; i++) {
+        if (o->workers[i] == l->node.loop) continue;
+        l->workers[i] = netio__worker_make(o->workers[i], l->handler, o);
+        if (!l->workers[i]) return NETIO_ENOMEM;
+    }
+    return 0;
+}
+
+static void netio__workers_start(netio__listener *l)
+{
+    for (size_t i = 0; i < l->worker_count; i++) {
+        netio__worker *w = l->workers[i];
+        if (!w) continue;
+        netio__post *enter = w->enter;
+        w->enter = NULL;
+        netio__post_put(w->loop, enter);
+    }
+}
+
+// Those that were started leave on their own threads, after the connections they were given.
+static void netio__workers_end(netio__listener *l)
+{
+    for (size_t i = 0; i < l->worker_count; i++) {
+        netio__worker *w = l->workers[i];
+        if (!w) continue;
+        netio__post *leave = w->enter ? NULL : w->leave;
+        if (leave) w->leave = NULL;
+        if (leave) netio__post_put(w->loop, leave);
+        else netio__worker_free(w);
+    }
+    NETIO_FREE(l->workers);
+    l->workers = NULL;
+    l->worker_count = 0;
+}
+
+// Freed when the engine has closed its end and the turn is over.
+static void netio__listener_end(netio__listener *l)
+{
+    if (l->closed) return;
+    l->closed = true;
+    netio__listener_feed(l);
+    if (l->twin) netio__listener_end(l->twin);
+    if (l->node.io.socket == NETIO_INVALID_SOCKET) netio__closed(&l->node);
+    else netio__ops(&l->node)->close(&l->node, false);
+}
+
+static void netio__listener_free(netio__listener *l)
+{
+    if (!l->is_twin) netio__workers_end(l);
+    netio__shape_unref(l->shape);
+    netio__node_free(&l->node);
+}
+
+static netio__listener *netio__listener_make(netio_loop *loop, const netio_handler *handler)
+{
+    netio__listener *l = netio__listener_of(netio__node_make(loop, NETIO__LISTENER));
+    if (l) l->handler = handler ? handler : &netio__no_handler;
+    return l;
+}
+
+// ":port" on a system whose sockets take one family each: IPv6, then IPv4 on the same port.
+static int netio__listener_twins(netio__listener *l, const char *address,
+                                 const netio_listener_opts *o)
+{
+    netio_socket_opts so = o->socket;
+    netio_addr a;
+    char text[NETIO_ADDR_TEXT];
+    int err = netio_addr_parse(&a, address, strlen(address));
+    if (err < 0 || !a.dual || so.family) return NETIO_ENOTSUP;
+    so.family = NETIO_IPV6;
+    err = netio__ops(&l->node)->listen(&l->node, address, &so);
+    if (err == 0) err = netio__ops(&l->node)->name(&l->node, &a, false);
+    if (err < 0) return err;
+    netio__listener *twin = netio__listener_make(l->node.loop, l->handler);
+    if (!twin) return NETIO_ENOMEM;
+    uint16_t port = netio_addr_port(&a);
+    netio_addr_any(&a, NETIO_IPV4, port);
+    netio_addr_format(&a, text, sizeof text);
+    so.family = NETIO_IPV4;
+    err = netio__ops(&twin->node)->listen(&twin->node, text, &so);
+    if (err < 0) {
+        netio__node_free(&twin->node);
+        return err;
+    }
+    twin->is_twin = true;
+    twin->shape = l->shape;
+    twin->shape->refs++;
+    l->twin = twin;
+    return 0;
+}
+
+// `s` invalid: opens `address`.
+static int netio__listener_start(netio_listener *out, netio_loop *loop, const char *address,
+                                 netio_socket s, const netio_handler *handler,
+                                 const netio_listener_opts *o)
+{
+    netio__listener *l = netio__listener_make(loop, handler);
+    if (!l) return NETIO_ENOMEM;
+    int err = netio__gated_shape(&l->shape, o);
+    if (err == 0) err = netio__workers_make(l, o);
+    if (err == 0 && address) {
+        err = netio__ops(&l->node)->listen(&l->node, address, &o->socket);
+        if (err == NETIO_ENOTSUP) err = netio__listener_twins(l, address, o);
+    } else if (err == 0) {
+        l->node.io.socket = s;
+        l->adopted = true;
+    }
+    if (err == 0) err = netio__ops(&l->node)->want(&l->node, NETIO_EV_READ);
+    if (err == 0 && l->twin) err = netio__ops(&l->node)->want(&l->twin->node, NETIO_EV_READ);
+    if (err < 0) {
+        if (!address) l->node.io.socket = NETIO_INVALID_SOCKET; // still the caller's
+        netio__listener_end(l);
+        return err;
+    }
+    netio__workers_start(l);
+    if (out) {
+        out->ptr = l;
+        out->gen = l->node.gen;
+    }
+    return 0;
+}
+
+static netio_listener_opts netio__no_listener_opts; // all zero, never written
+
+NETIO_API int netio_listener_open(netio_listener *out, netio_loop *loop, const char *address,
+                                  const netio_handler *handler, const netio_listener_opts *opts)
+{
+    if (!loop || !address) return NETIO_EINVAL;
+    if (loop->destroying || loop->finishing) return NETIO_ECANCELED;
+    return netio__listener_start(out, loop, address, NETIO_INVALID_SOCKET, handler,
+                                 opts ? opts : &netio__no_listener_opts);
+}
+
+NETIO_API int netio_listener_adopt(netio_listener *out, netio_loop *loop, netio_socket s,
+                                   const netio_handler *handler, const netio_listener_opts *opts)
+{
+    int listening = 0;
+    if (!loop) return NETIO_EINVAL;
+    if (!loop->poller) return NETIO_ENOTSUP;
+    if (loop->destroying || loop->finishing) return NETIO_ECANCELED;
+    int err = netio_adopt(s, NULL);
+    if (err == 0 && netio_get_option(s, NETIO_OPT_LISTENING, &listening) == 0 && !listening)
+        err = NETIO_EINVAL;
+    if (err < 0) return err;
+    return netio__listener_start(out, loop, NULL, s, handler,
+                                 opts ? opts : &netio__no_listener_opts);
+}
+
+static netio__listener *netio__listener_live(netio_listener h)
+{
+    netio__listener *l = netio__listener_of(netio__node_of(h.ptr, h.gen));
+    return l && !l->closed ? l : NULL;
+}
+
+NETIO_API void netio_listener_close(netio_listener h)
+{
+    netio__listener *l = netio__listener_live(h);
+    if (l) netio__listener_end(l);
+}
+
+static int netio__listener_set_paused(netio_listener h, bool paused)
+{
+    netio__listener *l = netio__listener_live(h);
+    if (!l) return NETIO_ESTALE;
+    for (; l; l = l->twin) {
+        l->paused = paused;
+        netio__listener_want(l);
+    }
+    return 0;
+}
+
+NETIO_API int netio_listener_pause(netio_listener h) { return netio__listener_set_paused(h, true); }
+
+NETIO_API int netio_listener_resume(netio_listener h)
+{
+    return netio__listener_set_paused(h, false);
+}
+
+NETIO_API int netio_listener_addr(netio_listener h, netio_addr *out)
+{
+    netio__listener *l = netio__listener_live(h);
+    if (!l) return NETIO_ESTALE;
+    return netio__ops(&l->node)->name(&l->node, out, false);
+}
+
+NETIO_API int netio_listener_socket(netio_listener h, netio_socket *out)
+{
+    netio__listener *l = netio__listener_live(h);
+    if (!l) return NETIO_ESTALE;
+    return netio__ops(&l->node)->socket(&l->node, out);
+}
+
+NETIO_API int netio_listener_stats(netio_listener h, netio_stats *out)
+{
+    netio__listener *l = netio__listener_live(h);
+    if (!l) return NETIO_ESTALE;
+    *out = l->shape->gate->stats;
+    out->active = l->shape->gate->open;
+    return 0;
+}
+
+NETIO_API int netio_listener_set_filter(netio_listener h, netio_filter f)
+{
+    netio__listener *l = netio__listener_live(h);
+    netio__shape *shape;
+    if (!l) return NETIO_ESTALE;
+    if (l->worker_count) return NETIO_ENOTSUP; // theirs are on other threads
+    shape = (netio__shape *)NETIO_MALLOC(sizeof *shape);
+    if (!shape) return NETIO_ENOMEM;
+    *shape = *l->shape; // connections that are open keep the old one
+    shape->refs = 0;
+    shape->filter = f;
+    shape->gate->refs++;
+    netio__filter_ref(f);
+    for (; l; l = l->twin) {
+        netio__shape_unref(l->shape);
+        l->shape = shape;
+        shape->refs++;
+    }
+    return 0;
+}
+
+// --- dialing -----------------------------------------------------------------------------------
+//
+// The race of >>socket.c on the loop: every name is looked up at once, addresses are tried as they
+// come, the next when one has failed or after a head start. One deadline covers all, filters too.
+
+typedef struct netio__attempt_node {
+    netio__node node;
+    netio__conn *c; // NULL: over
+    size_t index;   // in the dial's list
+    int pause_ms;   // Unix, backlog full: before the next try
+} netio__attempt_node;
+
+typedef struct netio__try {
+    netio_addr addr;
+    netio__attempt_node *node; // while it tries
+    int err, os_code;
+} netio__try;
+
+typedef struct netio__ask {
+    netio__conn *c;
+    netio_lookup lookup;
+} netio__ask;
+
+struct netio__dial {
+    netio_socket_opts o; // strings and arrays lie behind this struct
+    netio__ask *asks;
+    size_t ask_count, asking; // lookups, those that have not answered
+    int lookup_err;           // of the first that failed
+    netio__try list[NETIO_RESOLVE_MAX];
+    size_t count, started, trying;
+    uint64_t next_us; // when the next address starts
+    uint64_t stagger_us;
+};
+
+static uint64_t netio__dial_deadline(const netio__conn *c)
+{
+    uint64_t due = c->cold ? c->cold->deadline_us : NETIO__NEVER_US;
+    const netio__dial *d = c->cold ? c->cold->dial : NULL;
+    return d && d->started < d->count && d->trying && d->next_us < due ? d->next_us : due;
+}
+
+static bool netio__dial_is_asking(const netio__conn *c)
+{
+    return c->cold && c->cold->dial && c->cold->dial->count == 0;
+}
+
+static void netio__attempt_close(netio__attempt_node *t)
+{
+    t->c = NULL;
+    netio__timer_clear(&t->node);
+    if (t->node.io.socket == NETIO_INVALID_SOCKET) netio__closed(&t->node);
+    else netio__ops(&t->node)->close(&t->node, false);
+}
+
+// Stops what is under way; the records stay for netio_conn_attempts.
+static void netio__dial_stop(netio__conn *c, int err)
+{
+    netio__dial *d = c->cold ? c->cold->dial : NULL;
+    if (!d) return;
+    for (size_t i = 0; i < d->ask_count; i++) netio_lookup_cancel(d->asks[i].lookup);
+    d->asking = 0;
+    for (size_t i = 0; i < d->started; i++) {
+        if (!d->list[i].node) continue;
+        netio__attempt_close(d->list[i].node);
+        d->list[i].node = NULL;
+        d->list[i].err = err;
+    }
+    d->trying = 0;
+}
+
+static void netio__dial_free(netio__conn *c)
+{
+    if (!c->cold || !c->cold->dial) return;
+    netio__dial_stop(c, NETIO_ECANCELED);
+    NETIO_FREE(c->cold->dial);
+    c->cold->dial = NULL;
+}
+
+static void netio__dial_end(netio__conn *c, int err, int stage)
+{
+    netio__dial *d = c->cold->dial;
+    if (stage == NETIO_STAGE_CONNECT) {
+        size_t best = 0;
+        for (size_t i = 1; i < d->started; i++)
+            if (netio__race_rank(d->list[i].err) >= netio__race_rank(d->list[best].err)) best = i;
+        err = d->list[best].err;
+        netio__os_set_error(d->list[best].os_code);
+        c->cold->peer = d->list[best].addr;
+    }
+    netio__conn_end(c, err, stage);
+}
+
+static void netio__try_fail(netio__conn *c, netio__try *t, int err)
+{
+    t->err = err;
+    t->os_code = netio__os_error();
+    if (t->node) netio__attempt_close(t->node);
+    t->node = NULL;
+    c->cold->dial->trying--;
+}
+
+static void netio__dial_won(netio__conn *c, netio__try *t)
+{
+    netio__attempt_node *won = t->node;
+    t->node = NULL;
+    c->node.io = won->node.io;
+    c->node.armed = won->node.armed;
+    won->node.io.socket = NETIO_INVALID_SOCKET;
+    won->node.armed = 0;
+    netio__attempt_close(won);
+    c->cold->peer = t->addr;
+    netio__ops(&c->node)->own(&c->node);
+    netio__op(c, NETIO_OP_CONNECT, 0);
+    netio__dial_free(c);
+    netio__conn_begin(c);
+}
+
+static void netio__try_connect(netio__conn *c, netio__try *t)
+{
+    netio__attempt_node *a = t->node;
+    int err = netio__ops(&a->node)->connect(&a->node, &t->addr, &c->cold->dial->o);
+    if (err == NETIO_EAGAIN && netio_addr_family(&t->addr) == NETIO_UNIX) {
+        a->pause_ms = a->pause_ms ? a->pause_ms < 32 ? a->pause_ms * 2 : 50 : 1;
+        err = netio__timer_set(&a->node, netio__in_ms(c->node.loop, a->pause_ms));
+        if (err == 0) return;
+    }
+    if (err == 0) netio__dial_won(c, t);
+    else if (err != NETIO_EINPROGRESS) // EAGAIN of an IP socket: no ephemeral port is left
+        netio__try_fail(c, t, err == NETIO_EAGAIN ? (int)NETIO_EADDRNOTAVAIL : err);
+}
+
+static void netio__try_start(netio__conn *c, netio__try *t)
+{
+    netio__dial *d = c->cold->dial;
+    d->trying++;
+    t->err = NETIO_EINPROGRESS;
+    t->node = (netio__attempt_node *)(void *)netio__node_make(c->node.loop, NETIO__ATTEMPT);
+    if (!t->node) {
+        netio__try_fail(c, t, NETIO_ENOMEM);
+        return;
+    }
+    t->node->c = c;
+    t->node->index = (size_t)(t - d->list);
+    netio__try_connect(c, t);
+}
+
+// Starts what is due; ends the dial when all has failed.
+static void netio__dial_go(netio__conn *c)
+{
+    netio_loop *loop = c->node.loop;
+    while (c->state == NETIO__DIALING) {
+        netio__dial *d = c->cold->dial;
+        bool due = d->trying == 0 || loop->now_us >= d->next_us;
+        if (d->started < d->count && due) {
+            d->next_us = loop->now_us + d->stagger_us;
+            netio__try_start(c, &d->list[d->started++]);
+        } else if (d->trying == 0 && d->asking == 0) {
+            if (d->count) netio__dial_end(c, 0, NETIO_STAGE_CONNECT);
+            else netio__dial_end(c, d->lookup_err, NETIO_STAGE_RESOLVE);
+        } else {
+            netio__conn_arm(c);
+            return;
+        }
+    }
+}
+
+// A Unix socket whose backlog was full.
+static void netio__attempt_again(netio__attempt_node *a)
+{
+    netio__conn *c = a->c;
+    netio__try_connect(c, &c->cold->dial->list[a->index]);
+    netio__dial_go(c);
+}
+
+static void netio__connected(netio__node *node, int err)
+{
+    netio__attempt_node *a = (netio__attempt_node *)(void *)node;
+    netio__conn *c = a->c;
+    if (!c) return;
+    netio__try *t = &c->cold->dial->list[a->index];
+    if (err == 0) {
+        netio__dial_won(c, t);
+        return;
+    }
+    netio__op(c, NETIO_OP_CONNECT, err);
+    netio__try_fail(c, t, err);
+    netio__dial_go(c);
+}
+
+static void netio__dial_answer(void *user, int err, const netio_addr *addrs, size_t count)
+{
+    netio__ask *ask = (netio__ask *)user;
+    netio__conn *c = ask->c;
+    netio__dial *d = c->cold->dial;
+    d->asking--;
+    memset(&ask->lookup, 0, sizeof ask->lookup);
+    if (err < 0 && d->lookup_err == 0) d->lookup_err = err;
+    for (size_t i = 0; err == 0 && i < count && d->count < NETIO_RESOLVE_MAX; i++) {
+        d->list[d->count++].addr = addrs[i];
+        if (!addrs[i].dual) continue;
+        uint16_t port = netio_addr_port(&addrs[i]); // ":port": this machine, in either family
+        netio_addr_loopback(&d->list[d->count - 1].addr, NETIO_IPV6, port);
+        if (d->count < NETIO_RESOLVE_MAX)
+            netio_addr_loopback(&d->list[d->count++].addr, NETIO_IPV4, port);
+    }
+    netio__dial_go(c);
+}
+
+static size_t netio__text_size(const char *text) { return text ? strlen(text) + 1 : 0; }
+
+static char *netio__text_keep(char **at, const char *text)
+{
+    size_t size = netio__text_size(text);
+    char *kept = *at;
+    if (!text) return NULL;
+    memcpy(kept, text, size);
+    *at += size;
+    return kept;
+}
+
+// With a copy of all that the options point to.
+static netio__dial *netio__dial_make(const netio_socket_opts *o)
+{
+    size_t asks = 1 + o->fallback_count, texts = netio__text_size(o->local);
+    for (size_t i = 0; i < o->setting_count; i++) texts += netio__text_size(o->settings[i].text);
+    size_t settings = o->setting_count * sizeof *o->settings;
+    size_t size = sizeof(netio__dial) + asks * sizeof(netio__ask) + settings + texts;
+    netio__dial *d = (netio__dial *)NETIO_MALLOC(size);
+    if (!d) return NULL;
+    memset(d, 0, size);
+    d->o = *o;
+    d->o.errors = NULL;
+    d->o.error_cap = 0;
+    d->asks = (netio__ask *)(void *)(d + 1);
+    netio_setting *kept = (netio_setting *)(void *)(d->asks + asks);
+    char *at = (char *)(kept + o->setting_count);
+    if (o->setting_count) memcpy(kept, o->settings, settings);
+    d->o.settings = kept;
+    for (size_t i = 0; i < o->setting_count; i++)
+        kept[i].text = netio__text_keep(&at, o->settings[i].text);
+    d->o.local = netio__text_keep(&at, o->local);
+    d->stagger_us = (uint64_t)(o->stagger_ms ? o->stagger_ms : 250) * 1000u;
+    return d;
+}
+
+static int netio__dial_ask(netio__conn *c, const char *address)
+{
+    netio__dial *d = c->cold->dial;
+    netio_resolve_opts how = d->o.resolve;
+    netio__ask *ask = &d->asks[d->ask_count];
+    if (how.family == 0) how.family = d->o.family;
+    ask->c = c;
+    int err =
+        netio_lookup_start(&ask->lookup, c->node.loop, address, &how, -1, netio__dial_answer, ask);
+    if (err < 0) return err;
+    d->ask_count++;
+    d->asking++;
+    return 0;
+}
+
+// The host of "host:port", for filters to check.
+static void netio__dial_name(netio__cold *cold, const char *address, const char *name)
+{
+    netio_buf host, port;
+    if (name) {
+        netio__text_z(cold->name, sizeof cold->name, 0, name);
+    } else if (netio_addr_split(&host, &port, address, strlen(address)) == 0) {
+        netio__text(cold->name, sizeof cold->name, 0, (const char *)host.data, host.len);
+    }
+}
+
+static int netio__dial_start(netio__conn *c, const char *address, const netio_dial_opts *o)
+{
+    netio__cold *cold = netio__cold_of(c);
+    if (!cold) return NETIO_ENOMEM;
+    cold->dial = netio__dial_make(&o->socket);
+    if (!cold->dial) return NETIO_ENOMEM;
+    cold->deadline_us = o->timeout_ms < 0
+                            ? NETIO__NEVER_US
+                            : netio__in_ms(c->node.loop, netio__or_default(o->timeout_ms, 30000));
+    netio__dial_name(cold, address, o->server_name);
+    int err = c->shape->filter.ops ? netio__filter_push(c, c->shape->filter) : 0;
+    if (err == 0) err = netio__dial_ask(c, address);
+    for (size_t i = 0; err == 0 && i < o->socket.fallback_count; i++) {
+        int more = netio__dial_ask(c, o->socket.fallback[i]);
+        if (more == NETIO_EINVAL || more == NETIO_ENOMEM) err = more;
+    }
+    if (err == 0) netio__conn_arm(c);
+    if (err == 0 && c->state == NETIO__OVER) err = NETIO_ENOMEM; // no timer
+    return err;
+}
+
+static netio_dial_opts netio__no_dial_opts; // all zero, never written
+
+NETIO_API int netio_conn_dial(netio_conn *out, netio_loop *loop, const char *address,
+                              const netio_handler *handler, const netio_dial_opts *opts)
+{
+    const netio_dial_opts *o = opts ? opts : &netio__no_dial_opts;
+    netio__shape *shape;
+    int type = o->socket.type;
+    if (!loop || !address || o->socket.stagger_ms < 0) return NETIO_EINVAL;
+    if (type && type != NETIO_STREAM && type != NETIO_SEQPACKET) return NETIO_EINVAL;
+    if (o->server_name && strlen(o->server_name) > 255) return NETIO_EINVAL;
+    if (loop->destroying || loop->finishing) return NETIO_ECANCELED;
+    netio__loop_tick(loop);
+    int err = netio__shape_make(&shape, &o->conn, NULL);
+    if (err < 0) return err;
+    netio__conn *c = netio__conn_make(loop, shape, handler, o->conn.user);
+    netio__shape_unref(shape);
+    if (!c) return NETIO_ENOMEM;
+    c->state = NETIO__DIALING;
+    c->flags |= NETIO__DIALED;
+    err = netio__dial_start(c, address, o);
+    if (err < 0) {
+        netio__unwork(&c->node);
+        netio__conn_unmake(c);
+        return err;
+    }
+    c->flags |= NETIO__HANDED;
+    if (out) *out = netio__conn_handle(c);
+    return 0;
+}
+
+// --- adopting, giving back, pairs ------------------------------------------------------------------
+
+static int netio__keep_unread(netio__conn *c, const netio_conn_opts *o)
+{
+    if (o->unread_len == 0) return 0;
+    if (!o->unread) return NETIO_EINVAL;
+    int err = netio__keep(c, o->unread, o->unread_len);
+    if (err == 0) c->flags |= NETIO__TELL_KEPT;
+    if (err == 0 && c->cold->outer) c->cold->kept_raw = true;
+    return err;
+}
+
+static int netio__conn_prepare(netio__conn **out, netio_loop *loop, const netio_handler *handler,
+                               const netio_conn_opts *o)
+{
+    netio__shape *shape;
+    int err = netio__shape_make(&shape, o, NULL);
+    if (err < 0) return err;
+    netio__conn *c = netio__conn_make(loop, shape, handler, o->user);
+    netio__shape_unref(shape);
+    if (!c) return NETIO_ENOMEM;
+    if (o->filter.ops) err = netio__filter_push(c, o->filter);
+    if (err == 0) err = netio__keep_unread(c, o);
+    if (err < 0) netio__conn_unmake(c);
+    else *out = c;
+    return err;
+}
+
+NETIO_API int netio_conn_adopt(netio_conn *out, netio_loop *loop, netio_socket s,
+                               const netio_handler *handler, const netio_conn_opts *opts)
+{
+    const netio_conn_opts *o = opts ? opts : &netio__no_conn_opts;
+    netio_addr peer;
+    netio__conn *c;
+    unsigned found = 0;
+    if (!loop) return NETIO_EINVAL;
+    if (!loop->poller) return NETIO_ENOTSUP;
+    if (loop->destroying) return NETIO_ECANCELED;
+    int err = netio_peer_addr(s, &peer);
+    if (err == 0) err = netio_adopt(s, &found);
+    if (err < 0) return err;
+    netio__loop_tick(loop);
+    err = netio__conn_prepare(&c, loop, handler, o);
+    if (err == 0 && !netio__cold_of(c)) {
+        netio__conn_unmake(c);
+        err = NETIO_ENOMEM;
+    }
+    if (err < 0) {
+        netio_release(s, found);
+        return err;
+    }
+    c->cold->found = found;
+    c->cold->peer = peer;
+    c->flags |= NETIO__ADOPTED | NETIO__SHARED | NETIO__HANDED;
+    c->node.io.socket = s;
+    netio_set_option(s, NETIO_OPT_NODELAY, 1);
+    netio__conn_begin(c);
+    if (out) *out = netio__conn_handle(c);
+    return 0;
+}
+
+NETIO_API ptrdiff_t netio_conn_detach(netio_conn h, netio_socket *out, void *unread, size_t cap)
+{
+    netio__conn *c = netio__conn_live(h);
+    if (!c) return NETIO_ESTALE;
+    netio_loop *loop = c->node.loop;
+    if (!out || (!unread && cap)) return NETIO_EINVAL;
+    if (c->state != NETIO__OPEN || c->out || (c->cold && (c->cold->inner || c->cold->relay)))
+        return NETIO_EBUSY;
+    bool lending = loop->lending == &c->node;
+    size_t kept = lending ? loop->kept : netio__kept_len(c);
+    if (kept > cap) return NETIO_ENOSPC;
+    int err = netio__ops(&c->node)->detach(&c->node, out);
+    if (err < 0) return err;
+    if (kept && lending) memcpy(unread, loop->lent_data + loop->lent - kept, kept);
+    else if (kept) memcpy(unread, c->cold->kept + c->cold->kept_off, kept);
+    if (c->flags & NETIO__ADOPTED) netio_release(*out, c->cold->found);
+    c->flags |= NETIO__DETACHED | NETIO__GONE;
+    netio__conn_end(c, 0, NETIO_STAGE_NONE);
+    return (ptrdiff_t)kept;
+}
+
+static int netio__memory_attach(netio_loop *loop);
+static int netio__memory_pair(netio__node *a, netio__node *b, const netio_link *link);
+
+static netio_pair_opts netio__no_pair_opts; // all zero, never written
+
+NETIO_API int netio_conn_pair(netio_conn out[2], netio_loop *loop, const netio_handler *a,
+                              const netio_handler *b, const netio_pair_opts *opts)
+{
+    const netio_pair_opts *o = opts ? opts : &netio__no_pair_opts;
+    netio__conn *c[2];
+    if (!loop) return NETIO_EINVAL;
+    if (loop->destroying) return NETIO_ECANCELED;
+    netio__loop_tick(loop);
+    int err = netio__memory_attach(loop);
+    if (err == 0) err = netio__conn_prepare(&c[0], loop, a, &o->a);
+    if (err < 0) return err;
+    err = netio__conn_prepare(&c[1], loop, b, &o->b);
+    if (err < 0) {
+        netio__conn_unmake(c[0]);
+        return err;
+    }
+    c[0]->node.engine = c[1]->node.engine = loop->poller ? 1 : 0;
+    err = netio__memory_pair(&c[0]->node, &c[1]->node, &o->link);
+    for (int i = 0; i < 2; i++) {
+        if (err < 0) {
+            netio__conn_unmake(c[i]);
+            continue;
+        }
+        c[i]->flags |= NETIO__HANDED | (i == 0 ? (uint32_t)NETIO__DIALED : 0);
+        if (i == 0 && netio__cold_of(c[0])) c[0]->cold->deadline_us = NETIO__NEVER_US;
+        netio__conn_begin(c[i]);
+        if (out) out[i] = netio__conn_handle(c[i]);
+    }
+    return err;
+}
+
+// --- relays ------------------------------------------------------------------------------------
+
+#if NETIO__LINUX && defined(SPLICE_F_MOVE) && defined(F_SETPIPE_SZ)
+// Through a pipe, without a copy. NETIO_ENOTSUP: not with these two.
+static ptrdiff_t netio__os_splice(int from, int to, size_t len, bool to_socket)
+{
+    netio__os_sigpipe guard;
+    ssize_t n;
+    if (to_socket) netio__os_sigpipe_block(&guard);
+    do n = splice(from, NULL, to, NULL, len, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+    while (n < 0 && errno == EINTR);
+    if (to_socket) netio__os_sigpipe_restore(&guard, n);
+    if (n >= 0) return (ptrdiff_t)n;
+    return errno == EINVAL || errno == ENOSYS ? (ptrdiff_t)NETIO_ENOTSUP : netio__os_send_fail();
+}
+
+// As large as an unprivileged process may have it, so that one wakeup moves as much as one read.
+static int netio__os_splice_pipe(int out[2])
+{
+    int err = netio__os_pipe(out);
+    if (err == 0) fcntl(out[1], F_SETPIPE_SZ, 256 * 1024);
+    return err;
+}
+#else
+static ptrdiff_t netio__os_splice(int from, int to, size_t len, bool to_socket)
+{
+    (void)from, (void)to, (void)len, (void)to_socket;
+    return NETIO_ENOTSUP;
+}
+
+static int netio__os_splice_pipe(int out[2])
+{
+    out[0] = out[1] = -1;
+    return NETIO_ENOTSUP;
+}
+#endif
+
+NETIO_API int netio_conn_relay(netio_conn ha, netio_conn hb)
+{
+    netio__conn *side[2];
+    netio__relay *relay[2];
+    side[0] = netio__conn_live(ha);
+    side[1] = netio__conn_live(hb);
+    if (!side[0] || !side[1]) return NETIO_ESTALE;
+    if (side[0] == side[1] || side[0]->node.loop != side[1]->node.loop) return NETIO_EINVAL;
+    if (!netio__cold_of(side[0]) || !netio__cold_of(side[1])) return NETIO_ENOMEM;
+    if (side[0]->cold->relay || side[1]->cold->relay) return NETIO_EBUSY;
+    relay[0] = (netio__relay *)NETIO_MALLOC(sizeof *relay[0]);
+    relay[1] = (netio__relay *)NETIO_MALLOC(sizeof *relay[1]);
+    if (!relay[0] || !relay[1]) {
+        NETIO_FREE(relay[0]);
+        NETIO_FREE(relay[1]);
+        return NETIO_ENOMEM;
+    }
+    for (int i = 0; i < 2; i++) {
+        memset(relay[i], 0, sizeof *relay[i]);
+        relay[i]->pipe[0] = relay[i]->pipe[1] = -1;
+        relay[i]->peer = side[1 - i];
+        side[i]->cold->relay = relay[i];
+        side[i]->flags &= ~(uint32_t)NETIO__PAUSED;
+        side[i]->flags |= NETIO__TELL_KEPT;
+        netio__work(&side[i]->node);
+    }
+    return 0;
+}
+
+// Whether the kernel may move the bytes of `c` by itself.
+static bool netio__relay_direct(const netio__conn *c)
+{
+    const netio__relay *relay = c->cold ? c->cold->relay : NULL;
+    const netio__conn *peer = relay ? relay->peer : NULL;
+    return relay && !relay->copies && c->state == NETIO__OPEN && peer->state == NETIO__OPEN &&
+           !c->node.engine && !peer->node.engine && !c->cold->inner && !peer->cold->inner &&
+           !c->cold->kept_len && !c->shape->read_rate && !peer->shape->write_rate && !peer->out &&
+           !(peer->flags & NETIO__SHUT) && c->node.loop->poller;
+}
+
+// What of `c` is in the kernel's pipe goes on to the peer; `c` is not read meanwhile.
+static void netio__relay_push(netio__conn *c)
+{
+    netio__relay *relay = c->cold->relay;
+    netio__conn *peer = relay->peer;
+    size_t before = relay->in_pipe;
+    if (before == 0) return;
+    while (relay->in_pipe && !(peer->flags & NETIO__BLOCKED) &&
+           (peer->state == NETIO__OPEN || peer->state == NETIO__CLOSING)) {
+        ptrdiff_t n =
+            netio__os_splice(relay->pipe[0], (int)peer->node.io.socket, relay->in_pipe, true);
+        if (!netio__send_result(peer, n)) break;
+        netio__sent_count(peer, (size_t)n);
+        relay->in_pipe -= (size_t)n;
+    }
+    if (relay->in_pipe == before && (c->flags & NETIO__PAUSED)) return; // or no turn would rest
+    if (relay->in_pipe) c->flags |= NETIO__PAUSED;
+    else netio__conn_go_on(c);
+    netio__work(&c->node);
+    netio__work(&peer->node);
+}
+
+// Bytes from the socket of `c` into the pipe. As netio__os_recv; NETIO_ENOTSUP: copy.
+static ptrdiff_t netio__relay_pull(netio__conn *c)
+{
+    netio__relay *relay = c->cold->relay;
+    ptrdiff_t n = NETIO_ENOTSUP;
+    if (relay->pipe[0] >= 0 || netio__os_splice_pipe(relay->pipe) == 0)
+        n = netio__os_splice((int)c->node.io.socket, relay->pipe[1], 1024 * 1024, false);
+    if (n == NETIO_ENOTSUP) relay->copies = true;
+    if (n > 0) relay->in_pipe += (size_t)n;
+    return n;
+}
+
+static void netio__relay_free(netio__relay *relay)
+{
+    for (int i = 0; i < 2; i++)
+        if (relay->pipe[i] >= 0) netio__os_close((netio_socket)relay->pipe[i]);
+    NETIO_FREE(relay);
+}
+
+// Bytes of `c` for the other; NULL: its end.
+static void netio__relay_data(netio__conn *c, const void *data, size_t len)
+{
+    netio__conn *peer = c->cold->relay->peer;
+    netio_buf buf;
+    buf.data = data;
+    buf.len = len;
+    if (!data) {
+        netio_conn_shutdown(netio__conn_handle(peer));
+        return;
+    }
+    if (peer->state >= NETIO__CLOSING) return;
+    int err = netio__write(peer, &buf, 1);
+    if (err < 0) netio__conn_end(c, err, NETIO_STAGE_WRITE);
+    else if (peer->flags & NETIO__CONGESTED) c->flags |= NETIO__PAUSED;
+}
+
+// One side is over.
+static void netio__relay_end(netio__conn *c)
+{
+    netio__relay *mine = c->cold->relay;
+    netio__conn *peer = mine->peer;
+    netio__relay *theirs = peer->cold->relay;
+    c->cold->relay = peer->cold->relay = NULL;
+    netio__relay_free(mine);
+    netio__relay_free(theirs);
+    if (peer->state == NETIO__OVER) return;
+    if (c->err < 0 || peer->state < NETIO__OPEN)
+        netio__conn_end(peer, NETIO_ECONNABORTED, NETIO_STAGE_NONE);
+    else if (peer->state == NETIO__OPEN) netio__conn_close_start(peer);
+}
+
+// --- the end of a turn, and timers ------------------------------------------------------------------
+
+static void netio__tell_drain(netio__conn *c)
+{
+    c->flags &= ~(uint32_t)NETIO__TELL_DRAIN;
+    if (c->cold && c->cold->relay) {
+        netio__conn_go_on(c->cold->relay->peer);
+    } else if (c->handler->on_drain) {
+        c->node.loop->calls++;
+        c->handler->on_drain(netio__conn_handle(c));
+    }
+}
+
+// Kept bytes again: through the filters if they have not passed them.
+static void netio__tell_kept(netio__conn *c)
+{
+    netio__cold *cold = c->cold;
+    c->flags &= ~(uint32_t)NETIO__TELL_KEPT;
+    if (cold && cold->kept_len == 0) cold->kept_raw = false;
+    if (!cold || cold->kept_len == 0) return;
+    if (!cold->kept_raw) {
+        netio__hand_kept(c);
+        return;
+    }
+    uint8_t *kept = cold->kept;
+    size_t off = cold->kept_off, len = cold->kept_len;
+    cold->kept = NULL;
+    cold->kept_off = cold->kept_len = cold->kept_cap = 0;
+    cold->kept_raw = false;
+    int err = netio__filter_take(cold->outer, kept + off, len);
+    NETIO_FREE(kept);
+    if (err < 0) netio__conn_fail(c, err, NETIO_STAGE_READ);
+}
+
+// Callbacks that had to wait, in the order in which they happened.
+static void netio__conn_tell(netio__conn *c)
+{
+    if (c->state == NETIO__OPENING && c->cold && c->cold->kept_raw) netio__tell_kept(c);
+    if (c->state != NETIO__OPEN || (c->flags & NETIO__CLOSE_ASKED)) return;
+    if (c->flags & NETIO__TELL_OPEN) netio__tell_open(c);
+    if (c->state == NETIO__OPEN && (c->flags & NETIO__TELL_SECURE)) netio__tell_secure(c);
+    if (c->state == NETIO__OPEN && (c->flags & NETIO__TELL_KEPT) &&
+        !(c->flags & (NETIO__PAUSED | NETIO__EOF_TOLD)))
+        netio__tell_kept(c);
+    if (c->state == NETIO__OPEN && !(c->flags & (NETIO__PAUSED | NETIO__EOF_TOLD)) &&
+        (c->flags & NETIO__EOF)) {
+        if (netio__kept_len(c)) netio__tell_kept(c); // once more: no more will come
+        if (c->state == NETIO__OPEN && !(c->flags & NETIO__PAUSED)) {
+            netio__kept_free(c);
+            netio__tell_eof(c);
+        }
+    }
+    if (c->state == NETIO__OPEN && (c->flags & NETIO__TELL_DRAIN) && !(c->flags & NETIO__CONGESTED))
+        netio__tell_drain(c);
+}
+
+static void netio__conn_want(netio__conn *c)
+{
+    unsigned events = netio__appetite(&c->node) ? (unsigned)NETIO_EV_READ : 0;
+    if ((c->flags & NETIO__BLOCKED) && !(c->flags & NETIO__WRITE_RATE)) events |= NETIO_EV_WRITE;
+    int err = netio__ops(&c->node)->want(&c->node, events);
+    if (err < 0) netio__conn_end(c, err, NETIO_STAGE_READ);
+}
+
+static void netio__conn_work(netio__conn *c)
+{
+    if (netio__is_plain(c) && netio__flush_plain(c)) {
+        netio__conn_want(c);
+        if (c->state == NETIO__OVER) netio__conn_over(c);
+        return;
+    }
+    if (c->state != NETIO__OVER) netio__conn_tell(c);
+    if (c->state >= NETIO__OPEN && c->state <= NETIO__CLOSING) netio__conn_flush(c);
+    if (c->state == NETIO__OPEN && (c->flags & NETIO__SHUT) && (c->flags & NETIO__EOF_TOLD) &&
+        netio__nothing_written(c) && !(c->cold && c->cold->later)) {
+        if (c->flags & NETIO__FIN_SENT) netio__conn_end(c, 0, NETIO_STAGE_NONE);
+        else netio__conn_close_start(c); // under filters FIN is still to be sent
+    }
+    if (c->state == NETIO__OPENING) netio__conn_flush(c); // filters' first words
+    if (c->state > NETIO__DIALING && c->state < NETIO__OVER) netio__conn_want(c);
+    if (c->state == NETIO__OVER) netio__conn_over(c);
+}
+
+// NETIO_TIMEOUT_IDLE and _WRITE ask the handler.
+static void netio__conn_ask(netio__conn *c, int which)
+{
+    netio_loop *loop = c->node.loop;
+    if (c->state != NETIO__OPEN || !c->handler->on_timeout) {
+        netio__conn_timed_out(c, which);
+        return;
+    }
+    if (which == NETIO_TIMEOUT_IDLE) c->active = netio__tick(loop);
+    else c->progress = netio__tick(loop);
+    loop->calls++;
+    c->handler->on_timeout(netio__conn_handle(c), which);
+    netio__conn_arm(c);
+}
+
+static void netio__rates_go(netio__conn *c)
+{
+    netio__cold *cold = c->cold;
+    uint64_t now = c->node.loop->now_us;
+    if (!cold) return;
+    if ((c->flags & NETIO__READ_RATE) && cold->in.ready_us <= now)
+        c->flags &= ~(uint32_t)NETIO__READ_RATE;
+    if ((c->flags & NETIO__WRITE_RATE) && cold->out.ready_us <= now) {
+        c->flags &= ~(uint32_t)NETIO__WRITE_RATE;
+        c->progress = netio__tick(c->node.loop); // no stall: it was held back
+    }
+    if (cold->inner) netio__filters_timer(c);
+    netio__work(&c->node);
+}
+
+static void netio__conn_timer(netio__conn *c)
+{
+    int which;
+    uint64_t now = c->node.loop->now_us;
+    if (c->state == NETIO__DIALING && now < c->cold->deadline_us) {
+        netio__dial_go(c);
+    } else if (netio__conn_deadline(c, &which) > now) {
+        netio__conn_arm(c); // something happened meanwhile
+    } else if (which == NETIO_TIMEOUT_IDLE || which == NETIO_TIMEOUT_WRITE) {
+        netio__conn_ask(c, which);
+    } else if (which) {
+        if (c->cold && c->cold->dial) netio__dial_stop(c, NETIO_ETIMEDOUT);
+        netio__conn_timed_out(c, which);
+    } else {
+        netio__rates_go(c);
+        netio__conn_arm(c);
+    }
+}
+
+// In the child of a fork: the memory alone.
+static void netio__conn_forget(netio__conn *c)
+{
+    netio__chunks_free(c->out);
+    c->out = NULL;
+    netio__gate_leave(c);
+    if (c->cold) {
+        NETIO_FREE(c->cold->dial);
+        if (c->cold->relay) netio__relay_free(c->cold->relay);
+        c->cold->dial = NULL;
+        netio__cold_free(c);
+    }
+    netio__shape_unref(c->shape);
+}
+
+static void netio__listener_forget(netio__listener *l)
+{
+    for (size_t i = 0; i < l->worker_count; i++) netio__worker_free(l->workers[i]);
+    NETIO_FREE(l->workers);
+    netio__shape_unref(l->shape);
+}
+
+// --- asking and setting --------------------------------------------------------------------------
+
+NETIO_API int netio_conn_set_handler(netio_conn h, const netio_handler *handler)
+{
+    netio__conn *c = netio__conn_live(h);
+    if (!c) return NETIO_ESTALE;
+    c->handler = handler ? handler : &netio__no_handler;
+    return 0;
+}
+
+NETIO_API int netio_conn_set_timeout(netio_conn h, int which, int timeout_ms)
+{
+    static const int defaults[] = {0, -1, 30000, 30000, 10000, 2000};
+    netio__conn *c = netio__conn_live(h);
+    if (!c) return NETIO_ESTALE;
+    if (which < NETIO_TIMEOUT_IDLE || which > NETIO_TIMEOUT_CLOSE) return NETIO_EINVAL;
+    netio__shape *own = netio__shape_own(c);
+    if (!own) return NETIO_ENOMEM;
+    own->timeout_ms[which] = timeout_ms ? timeout_ms : defaults[which];
+    netio__loop_tick(c->node.loop);
+    if (which == NETIO_TIMEOUT_IDLE) c->active = netio__tick(c->node.loop);
+    if (which == NETIO_TIMEOUT_CONNECT && c->cold && c->state <= NETIO__OPENING)
+        c->cold->deadline_us = own->timeout_ms[which] < 0
+                                   ? NETIO__NEVER_US
+                                   : c->opened_us + (uint64_t)own->timeout_ms[which] * 1000u;
+    netio__conn_arm(c);
+    return 0;
+}
+
+NETIO_API int netio_conn_set_rate(netio_conn h, size_t read_rate, size_t write_rate)
+{
+    netio__conn *c = netio__conn_live(h);
+    if (!c) return NETIO_ESTALE;
+    netio__shape *own = netio__shape_own(c);
+    if (!own) return NETIO_ENOMEM;
+    own->read_rate = read_rate;
+    own->write_rate = write_rate;
+    c->flags &= ~(uint32_t)(NETIO__READ_RATE | NETIO__WRITE_RATE | NETIO__RATED);
+    if (read_rate || write_rate) c->flags |= NETIO__RATED;
+    netio__work(&c->node);
+    return 0;
+}
+
+NETIO_API int netio_conn_set_marks(netio_conn h, size_t high_mark, size_t low_mark, size_t max)
+{
+    netio__conn *c = netio__conn_live(h);
+    if (!c) return NETIO_ESTALE;
+    max = netio__size_or(max, 1024 * 1024);
+    high_mark = netio__size_or(high_mark, max < 64 * 1024 ? max : 64 * 1024);
+    low_mark = netio__size_or(low_mark, high_mark / 4);
+    if (!netio__marks_ok(high_mark, low_mark, max)) return NETIO_EINVAL;
+    netio__shape *own = netio__shape_own(c);
+    if (!own) return NETIO_ENOMEM;
+    own->high = high_mark;
+    own->low = low_mark;
+    own->queue_max = max;
+    netio__level_rose(c);
+    netio__level_fell(c);
+    return 0;
+}
+
+NETIO_API void *netio_conn_user(netio_conn h)
+{
+    netio__conn *c = netio__conn_known(h);
+    return c ? c->user : NULL;
+}
+
+NETIO_API void netio_conn_set_user(netio_conn h, void *user)
+{
+    netio__conn *c = netio__conn_known(h);
+    if (c) c->user = user;
+}
+
+NETIO_API netio_loop *netio_conn_loop(netio_conn h)
+{
+    netio__conn *c = netio__conn_known(h);
+    return c ? c->node.loop : NULL;
+}
+
+NETIO_API bool netio_conn_alive(netio_conn h) { return netio__conn_live(h) != NULL; }
+
+NETIO_API bool netio_conn_same(netio_conn a, netio_conn b)
+{
+    return a.ptr == b.ptr && a.gen == b.gen;
+}
+
+NETIO_API uint64_t netio_conn_id(netio_conn c) { return c.gen; }
+
+static int netio__conn_name(netio_conn h, netio_addr *out, bool peer)
+{
+    netio__conn *c = netio__conn_known(h);
+    if (!c) return NETIO_ESTALE;
+    if (peer && c->cold && c->cold->peer.len) {
+        *out = c->cold->peer;
+        return 0;
+    }
+    if (!netio__has_end(c)) return NETIO_ENOTCONN;
+    return netio__ops(&c->node)->name(&c->node, out, peer);
+}
+
+NETIO_API int netio_conn_peer(netio_conn h, netio_addr *out)
+{
+    return netio__conn_name(h, out, true);
+}
+
+NETIO_API int netio_conn_local(netio_conn h, netio_addr *out)
+{
+    return netio__conn_name(h, out, false);
+}
+
+NETIO_API const char *netio_conn_server_name(netio_conn h)
+{
+    netio__conn *c = netio__conn_known(h);
+    return c && c->cold ? c->cold->name : "";
+}
+
+NETIO_API int netio_conn_socket(netio_conn h, netio_socket *out)
+{
+    netio__conn *c = netio__conn_known(h);
+    if (!c) return NETIO_ESTALE;
+    if (!netio__has_end(c)) return NETIO_ENOTCONN;
+    int err = netio__ops(&c->node)->socket(&c->node, out);
+    if (err == 0) c->flags |= NETIO__SHARED;
+    return err;
+}
+
+NETIO_API int netio_conn_stats(netio_conn h, netio_stats *out)
+{
+    netio__conn *c = netio__conn_known(h);
+    if (!c) return NETIO_ESTALE;
+    netio_loop *loop = c->node.loop;
+    memset(out, 0, sizeof *out);
+    out->bytes_in = c->bytes_in;
+    out->bytes_out = c->bytes_out;
+    out->reads = c->reads;
+    out->writes = c->writes;
+    out->opened_ms = c->opened_us / 1000u;
+    out->active_ms = loop->now_us / 1000u - (uint32_t)(netio__tick(loop) - c->active);
+    return 0;
+}
+
+NETIO_API int netio_conn_error(netio_conn h, netio_error *out)
+{
+    netio__conn *c = netio__conn_known(h);
+    netio_addr peer;
+    if (!c) return NETIO_ESTALE;
+    if (c->err >= 0) return NETIO_ENOENT;
+    if (c->cold && c->cold->error.err) {
+        *out = c->cold->error;
+        return 0;
+    }
+    memset(&peer, 0, sizeof peer);
+    netio__conn_name(h, &peer, true);
+    const char *name = c->cold && c->cold->name[0] ? c->cold->name : "connection";
+    netio__error_set(out, c->err, c->stage, c->os_code, &peer, peer.len ? NULL : name);
+    out->timeout = c->timeout;
+    return 0;
+}
+
+NETIO_API size_t netio_conn_attempts(netio_conn h, netio_error *out, size_t cap)
+{
+    netio__conn *c = netio__conn_known(h);
+    const netio__dial *d = c && c->cold ? c->cold->dial : NULL;
+    size_t n = 0;
+    for (; d && n < d->started && n < cap; n++)
+        netio__error_set(&out[n], d->list[n].err, NETIO_STAGE_CONNECT, d->list[n].os_code,
+                         &d->list[n].addr, NULL);
+    return n;
+}
+
+NETIO_API void netio_conn_each(netio_loop *loop, void (*visit)(void *user, netio_conn c),
+                               void *user)
+{
+    uint64_t last = loop->next_gen;
+    netio__node *n;
+    for (size_t i = 0; (n = netio__slab_at(&loop->slabs[NETIO__CONN], i)) != NULL; i++) {
+        const netio__conn *c = netio__conn_of(n);
+        if (n->gen && n->gen <= last && c->state == NETIO__OPEN && (c->flags & NETIO__HANDED))
+            visit(user, netio__conn_handle(c));
+    }
+}
+
+//================================================================================================
+// >>udp.c
+//
+// Received into slots of the loop's buffer, in batches. Sent datagrams are copied one behind the
+// other into chunks, each with a head, and leave in batches at the end of the turn.
+//================================================================================================
+
+#define NETIO__UDP_MAX 65507 // bytes of a datagram over IPv4; the OS may allow more over IPv6
+
+typedef struct netio__packet_head {
+    netio_datagram m;
+    size_t size; // of head and data, rounded up
+} netio__packet_head;
+
+typedef struct netio__udp {
+    netio__node node;
+    const netio_udp_handler *handler;
+    void *user;
+    netio__chunk *out, *out_last;
+    size_t queued, queue_max, slot; // slot: room for one datagram
+    netio_stats stats;
+    bool paused, blocked, drain_due, tell_drain, closing, closed, told, gone, connected;
+    bool drain_empty; // on_drain when nothing waits: a quarter was not enough
+} netio__udp;
+
+static netio_udp_handler netio__no_udp_handler; // all zero, never written
+static netio_udp_opts netio__no_udp_opts;       // all zero, never written
+
+static netio__udp *netio__udp_of(netio__node *n) { return (netio__udp *)(void *)n; }
+
+static netio_udp netio__udp_handle(const netio__udp *u)
+{
+    netio_udp h;
+    h.ptr = (void *)(uintptr_t)u;
+    h.gen = u->node.gen;
+    return h;
+}
+
+static netio__udp *netio__udp_known(netio_udp h)
+{
+    netio__udp *u = netio__udp_of(netio__node_of(h.ptr, h.gen));
+    return u && !u->told ? u : NULL;
+}
+
+static netio__udp *netio__udp_live(netio_udp h)
+{
+    netio__udp *u = netio__udp_known(h);
+    return u && !u->closing && !u->closed ? u : NULL;
+}
+
+// What one datagram may have; 0: none is taken now.
+static size_t netio__udp_appetite(const netio__node *node)
+{
+    const netio__udp *u = (const netio__udp *)(const void *)node;
+    return u->paused || u->closing || u->closed ? 0 : u->slot;
+}
+
+// The slots of the loop's buffer, ready to be received into. Returns how many there are.
+static size_t netio__udp_slots(netio__udp *u)
+{
+    netio_loop *loop = u->node.loop;
+    size_t count = loop->opts.recv_buffer / u->slot;
+    if (count > NETIO__BATCH) count = NETIO__BATCH;
+    for (size_t i = 0; i < count; i++) {
+        loop->batch[i].data = loop->buf + i * u->slot;
+        loop->batch[i].cap = u->slot;
+    }
+    return count;
+}
+
+static void netio__datagrams(netio__node *node, netio_datagram *msgs, size_t count)
+{
+    netio__udp *u = netio__udp_of(node);
+    netio_loop *loop = node->loop;
+    if (u->closing || u->closed || count == 0) return;
+    for (size_t i = 0; i < count; i++) {
+        u->stats.bytes_in += msgs[i].len;
+        loop->stats.bytes_in += msgs[i].len;
+        u->stats.drops += msgs[i].truncated;
+    }
+    u->stats.reads += count;
+    loop->stats.reads += count;
+    u->stats.active_ms = loop->now_us / 1000u;
+    if (!u->handler->on_datagrams) return;
+    loop->calls++;
+    u->handler->on_datagrams(netio__udp_handle(u), msgs, count);
+}
+
+static void netio__udp_error(netio__udp *u, int err)
+{
+    u->stats.other_errors++;
+    if (!u->handler->on_error || u->closing || u->closed) return;
+    u->node.loop->calls++;
+    u->handler->on_error(netio__udp_handle(u), err);
+}
+
+static void netio__datagram_failed(netio__node *node, int err)
+{
+    netio__udp_error(netio__udp_of(node), err);
+}
+
+static void netio__udp_sent(netio__udp *u, size_t bytes, size_t count)
+{
+    netio_loop *loop = u->node.loop;
+    u->stats.bytes_out += bytes;
+    u->stats.writes += count;
+    loop->stats.bytes_out += bytes;
+    loop->stats.writes += count;
+    u->stats.active_ms = loop->now_us / 1000u;
+}
+
+static netio__packet_head *netio__udp_first(const netio__udp *u)
+{
+    return (netio__packet_head *)(void *)(u->out->data + u->out->off);
+}
+
+// The first `count` of the queue are gone.
+static void netio__udp_drop(netio__udp *u, size_t count)
+{
+    while (count-- > 0) {
+        netio__chunk *k = u->out;
+        const netio__packet_head *head = netio__udp_first(u);
+        u->queued -= head->m.len;
+        k->off += head->size;
+        if (k->off < k->len) continue;
+        u->out = k->next;
+        netio__chunk_drop(u->node.loop, k);
+    }
+}
+
+static size_t netio__udp_gather(const netio__udp *u, netio_datagram *list)
+{
+    size_t count = 0;
+    for (const netio__chunk *k = u->out; k && count < NETIO__BATCH; k = k->next) {
+        for (size_t at = k->off; at < k->len && count < NETIO__BATCH; count++) {
+            const netio__packet_head *head = (const netio__packet_head *)(void *)(k->data + at);
+            list[count] = head->m;
+            at += head->size;
+        }
+    }
+    return count;
+}
+
+static void netio__udp_flush(netio__udp *u)
+{
+    netio_datagram list[NETIO__BATCH];
+    while (u->out && !u->blocked && !u->closed) {
+        size_t count = netio__udp_gather(u, list), bytes = 0;
+        ptrdiff_t n = netio__ops(&u->node)->send_batch(&u->node, list, count);
+        if (n == NETIO_EAGAIN) {
+            u->blocked = true;
+        } else if (n < 0) { // of the first: the others may be well
+            u->stats.drops++;
+            netio__udp_drop(u, 1);
+            netio__udp_error(u, (int)n);
+        } else {
+            for (ptrdiff_t i = 0; i < n; i++) bytes += list[i].len;
+            netio__udp_sent(u, bytes, (size_t)n);
+            netio__udp_drop(u, (size_t)n);
+        }
+    }
+    if (u->drain_due && u->queued <= (u->drain_empty ? 0 : u->queue_max / 4)) {
+        u->drain_due = u->drain_empty = false;
+        u->tell_drain = true;
+    }
+}
+
+static void netio__udp_writable(netio__udp *u)
+{
+    u->blocked = false;
+    netio__work(&u->node);
+}
+
+static void netio__udp_end(netio__udp *u, int err)
+{
+    if (u->closed) return;
+    netio_loop *loop = u->node.loop;
+    u->closed = true;
+    netio__timer_clear(&u->node);
+    loop->calls++;
+    if (u->handler->on_close) u->handler->on_close(netio__udp_handle(u), err);
+    u->told = true;
+    netio__chunks_drop(loop, u->out);
+    u->out = NULL;
+    netio__ops(&u->node)->close(&u->node, false); // netio__closed frees it
+}
+
+static void netio__udp_work(netio__udp *u)
+{
+    if (u->closed) {
+        if (u->gone) netio__node_free(&u->node);
+        return;
+    }
+    netio__udp_flush(u);
+    if (u->tell_drain && !u->closing) {
+        u->tell_drain = false;
+        u->node.loop->calls++;
+        if (u->handler->on_drain) u->handler->on_drain(netio__udp_handle(u));
+        if (u->out) netio__work(&u->node);
+    }
+    if (u->closing && !u->out) {
+        netio__udp_end(u, 0);
+        return;
+    }
+    unsigned events = u->blocked ? (unsigned)NETIO_EV_WRITE : 0;
+    if (!u->paused && !u->closing) events |= NETIO_EV_READ;
+    int err = netio__ops(&u->node)->want(&u->node, events);
+    if (err < 0) netio__udp_end(u, err);
+}
+
+static int netio__udp_make(netio__udp **out, netio_loop *loop, const netio_udp_handler *handler,
+                           const netio_udp_opts *o)
+{
+    size_t slot = netio__size_or(o->datagram_max, 2048);
+    if (slot > 65536 || slot > loop->opts.recv_buffer) return NETIO_EINVAL;
+    if (loop->destroying || loop->finishing) return NETIO_ECANCELED;
+    if (!loop->batch) {
+        size_t size = NETIO__BATCH * sizeof *loop->batch;
+        loop->batch = (netio_datagram *)NETIO_MALLOC(size);
+        if (!loop->batch) return NETIO_ENOMEM;
+        memset(loop->batch, 0, size);
+    }
+    netio__udp *u = netio__udp_of(netio__node_make(loop, NETIO__UDP));
+    if (!u) return NETIO_ENOMEM;
+    netio__loop_tick(loop);
+    u->handler = handler ? handler : &netio__no_udp_handler;
+    u->user = o->user;
+    u->slot = slot;
+    u->queue_max = netio__size_or(o->write_queue_max, 256 * 1024);
+    u->connected = o->peer != NULL;
+    u->stats.opened_ms = u->stats.active_ms = loop->now_us / 1000u;
+    *out = u;
+    return 0;
+}
+
+static int netio__udp_start(netio_udp *out, netio__udp *u)
+{
+    int err = netio__ops(&u->node)->want(&u->node, NETIO_EV_READ);
+    if (err == 0 && out) *out = netio__udp_handle(u);
+    return err;
+}
+
+NETIO_API int netio_udp_open(netio_udp *out, netio_loop *loop, const char *address,
+                             const netio_udp_handler *handler, const netio_udp_opts *opts)
+{
+    const netio_udp_opts *o = opts ? opts : &netio__no_udp_opts;
+    netio__udp *u;
+    if (!loop) return NETIO_EINVAL;
+    int err = netio__udp_make(&u, loop, handler, o);
+    if (err < 0) return err;
+    err = netio__ops(&u->node)->bind(&u->node, address, o->peer, &o->socket);
+    if (err < 0) {
+        netio__node_free(&u->node);
+        return err;
+    }
+    err = netio__udp_start(out, u);
+    if (err < 0) {
+        u->handler = &netio__no_udp_handler;
+        netio__udp_end(u, err);
+    }
+    return err;
+}
+
+NETIO_API int netio_udp_adopt(netio_udp *out, netio_loop *loop, netio_socket s,
+                              const netio_udp_handler *handler, const netio_udp_opts *opts)
+{
+    const netio_udp_opts *o = opts ? opts : &netio__no_udp_opts;
+    netio__udp *u;
+    netio_addr peer;
+    if (!loop || o->peer) return NETIO_EINVAL;
+    if (!loop->poller) return NETIO_ENOTSUP;
+    int type = 0, err = netio_get_option(s, NETIO_OPT_TYPE, &type);
+    if (err == 0 && type != NETIO_DGRAM) err = NETIO_EINVAL;
+    if (err == 0) err = netio_adopt(s, NULL);
+    if (err == 0) err = netio__udp_make(&u, loop, handler, o);
+    if (err < 0) return err;
+    u->connected = netio_peer_addr(s, &peer) == 0;
+    u->node.io.socket = s;
+    err = netio__udp_start(out, u);
+    if (err < 0) netio__node_free(&u->node); // the socket stays the caller's
+    return err;
+}
+
+NETIO_API void netio_udp_close(netio_udp h)
+{
+    netio__udp *u = netio__udp_live(h);
+    if (!u) return;
+    u->closing = true;
+    if (u->out) netio__timer_set(&u->node, netio__in_ms(u->node.loop, 1000));
+    netio__work(&u->node);
+}
+
+// One datagram to the queue's end.
+static int netio__udp_queue(netio__udp *u, const netio_datagram *m)
+{
+    netio__chunk *last = u->out ? u->out_last : NULL;
+    size_t align = sizeof(uint64_t) - 1,
+           size = (sizeof(netio__packet_head) + m->len + align) & ~align;
+    if (m->len > NETIO__UDP_MAX) return NETIO_EMSGSIZE;
+    if (m->len && !m->data) return NETIO_EINVAL;
+    if (!u->connected && m->peer.len == 0) return NETIO_ENOTCONN;
+    if (u->queued && (m->len > u->queue_max || u->queued > u->queue_max - m->len)) {
+        u->drain_due = true;
+        u->drain_empty = u->queued <= u->queue_max / 4;
+        u->stats.drops++;
+        u->node.loop->stats.drops++;
+        return NETIO_ENOBUFS;
+    }
+    if (!last || last->cap - last->len < size) {
+        size_t room = size < NETIO__CHUNK_LARGE ? NETIO__CHUNK_LARGE : size;
+        netio__chunk *k = netio__chunk_make(u->node.loop, room);
+        if (!k) return NETIO_ENOMEM;
+        if (last) last->next = k;
+        else u->out = k;
+        u->out_last = last = k;
+    }
+    netio__packet_head *head = (netio__packet_head *)(void *)(last->data + last->len);
+    head->m = *m;
+    head->m.data = head + 1;
+    head->size = size;
+    if (m->len) memcpy(head + 1, m->data, m->len);
+    last->len += size;
+    u->queued += m->len;
+    netio__work(&u->node);
+    return 0;
+}
+
+NETIO_API int netio_udp_send(netio_udp h, const void *data, size_t len, const netio_addr *to)
+{
+    netio__udp *u = netio__udp_live(h);
+    netio_datagram m;
+    if (!u) return NETIO_ESTALE;
+    memset(&m, 0, sizeof m);
+    m.data = (void *)(uintptr_t)data;
+    m.len = len;
+    if (to) m.peer = *to;
+    return netio__udp_queue(u, &m);
+}
+
+NETIO_API ptrdiff_t netio_udp_send_batch(netio_udp h, const netio_datagram *msgs, size_t count)
+{
+    netio__udp *u = netio__udp_live(h);
+    size_t done = 0, bytes = 0;
+    if (!u) return NETIO_ESTALE;
+    if (!msgs && count) return NETIO_EINVAL;
+    if (!u->out && !u->blocked && count) { // straight from the caller's memory
+        ptrdiff_t n = netio__ops(&u->node)->send_batch(&u->node, msgs, count);
+        for (; n > 0 && done < (size_t)n; done++) bytes += msgs[done].len;
+        if (done) netio__udp_sent(u, bytes, done);
+    }
+    for (; done < count; done++) {
+        int err = netio__udp_queue(u, &msgs[done]);
+        if (err < 0) return done ? (ptrdiff_t)done : (ptrdiff_t)err;
+    }
+    return (ptrdiff_t)count;
+}
+
+static int netio__udp_set_paused(netio_udp h, bool paused)
+{
+    netio__udp *u = netio__udp_live(h);
+    if (!u) return NETIO_ESTALE;
+    u->paused = paused;
+    netio__work(&u->node);
+    return 0;
+}
+
+NETIO_API int netio_udp_pause(netio_udp u) { return netio__udp_set_paused(u, true); }
+
+NETIO_API int netio_udp_resume(netio_udp u) { return netio__udp_set_paused(u, false); }
+
+NETIO_API void *netio_udp_user(netio_udp h)
+{
+    netio__udp *u = netio__udp_known(h);
+    return u ? u->user : NULL;
+}
+
+NETIO_API netio_loop *netio_udp_loop(netio_udp h)
+{
+    netio__udp *u = netio__udp_known(h);
+    return u ? u->node.loop : NULL;
+}
+
+NETIO_API int netio_udp_addr(netio_udp h, netio_addr *out)
+{
+    netio__udp *u = netio__udp_live(h);
+    return u ? netio__ops(&u->node)->name(&u->node, out, false) : (int)NETIO_ESTALE;
+}
+
+NETIO_API int netio_udp_socket(netio_udp h, netio_socket *out)
+{
+    netio__udp *u = netio__udp_live(h);
+    return u ? netio__ops(&u->node)->socket(&u->node, out) : (int)NETIO_ESTALE;
+}
+
+NETIO_API int netio_udp_stats(netio_udp h, netio_stats *out)
+{
+    netio__udp *u = netio__udp_known(h);
+    if (!u) return NETIO_ESTALE;
+    *out = u->stats;
+    return 0;
+}
+
+//================================================================================================
+// >>readiness.c                                               engine: sockets of the OS and a poller
+//
+// Level-triggered. A socket is registered when it is first wanted and its interest changes only at
+// the end of a turn. One read per report into the loop's buffer, another only if that came back
+// full. Sockets of our own are closed without being taken out of epoll and kqueue, which forget them
+// by themselves; adopted ones, and those whose number was given to the user, may have duplicates and
+// are taken out.
+//================================================================================================
+
+#define NETIO__ACCEPTS 64 // in a turn of a listener
+
+// Set once on a listener, Linux hands TCP_NODELAY on to what it accepts. Not one of them need be TCP.
+#if NETIO__LINUX
+static void netio__listen_nodelay(netio_socket s) { netio_set_option(s, NETIO_OPT_NODELAY, 1); }
+
+static void netio__accept_nodelay(netio_socket s) { (void)s; }
+#else
+static void netio__listen_nodelay(netio_socket s) { (void)s; }
+
+static void netio__accept_nodelay(netio_socket s) { netio_set_option(s, NETIO_OPT_NODELAY, 1); }
+#endif
+
+// Forgets a socket that will be closed now. `shared`: the kernel must be told.
+static void netio__poller_forget(netio_poller *p, netio_socket s, bool shared)
+{
+    uint32_t slot = netio__slot_find(p, s);
+    if (slot == NETIO__NO_SLOT) return;
+    if (!shared && p->fd >= 0 && p->slots[slot].pos == NETIO__NO_SLOT) netio__slot_free(p, slot);
+    else netio_poller_remove(p, s);
+}
+
+static bool netio__is_shared(const netio__node *n)
+{
+    if (n->kind == NETIO__CONN) {
+        const netio__conn *c = (const netio__conn *)(const void *)n;
+        return (c->flags & NETIO__SHARED) != 0;
+    }
+    return n->kind == NETIO__LISTENER || n->kind == NETIO__UDP;
+}
+
+static int netio__ready_want(netio__node *n, unsigned events)
+{
+    netio_poller *p = n->loop->poller;
+    int err = 0;
+    if ((n->armed & NETIO__INTEREST) == events) return 0;
+    if (n->armed & NETIO__REGISTERED) err = netio_poller_modify(p, n->io.socket, events, n);
+    else err = netio_poller_add(p, n->io.socket, events, n);
+    if (err == 0) n->armed = (uint8_t)(events | NETIO__REGISTERED);
+    return err;
+}
+
+static int netio__ready_listen(netio__node *n, const char *address, const netio_socket_opts *o)
+{
+    netio_socket s;
+    int err = netio_listen(&s, address, o);
+    if (err < 0) return err;
+    netio__listen_nodelay(s);
+    n->io.socket = s;
+    return 0;
+}
+
+static int netio__ready_connect(netio__node *n, const netio_addr *a, const netio_socket_opts *o)
+{
+    netio_socket s;
+    int err = netio_connect_start(&s, a, o);
+    if (err < 0 && err != NETIO_EINPROGRESS) return err;
+    if (netio_addr_family(a) != NETIO_UNIX) netio_set_option(s, NETIO_OPT_NODELAY, 1);
+    n->io.socket = s;
+    if (err == 0) return 0;
+    int added = netio__ready_want(n, NETIO_EV_WRITE);
+    if (added == 0) return err;
+    netio__unmake(s);
+    n->io.socket = NETIO_INVALID_SOCKET;
+    return added;
+}
+
+static int netio__ready_bind(netio__node *n, const char *address, const char *peer,
+                             const netio_socket_opts *o)
+{
+    netio_socket_opts so = *o;
+    netio_addr to;
+    netio_socket s;
+    int err;
+    so.type = NETIO_DGRAM;
+    if (peer) {
+        err = netio_addr_parse(&to, peer, strlen(peer));
+        if (err < 0) return err;
+        if (address) so.local = address;
+        err = netio_connect_start(&s, &to, &so);
+    } else {
+        err = netio_bind(&s, address ? address : ":0", &so);
+    }
+    if (err < 0) return err;
+    n->io.socket = s;
+    return 0;
+}
+
+// The node may have changed, the registration is the same.
+static void netio__ready_own(netio__node *n)
+{
+    if (n->armed & NETIO__REGISTERED)
+        netio_poller_modify(n->loop->poller, n->io.socket, n->armed & NETIO__INTEREST, n);
+}
+
+static ptrdiff_t netio__ready_send(netio__node *n, const netio_buf *bufs, size_t count, bool lent)
+{
+    netio__iov iov[64];
+    ptrdiff_t r;
+    (void)lent; // the kernel copies
+    if (count == 1) {
+        size_t len = bufs[0].len < NETIO__IO_MAX ? bufs[0].len : NETIO__IO_MAX;
+        r = netio__os_send(n->io.socket, bufs[0].data, len);
+    } else {
+        size_t room = NETIO__IO_MAX, used = 0;
+        for (; used < count && used < 64 && room; used++) {
+            size_t len = bufs[used].len < room ? bufs[used].len : room;
+            netio__os_iov_set(&iov[used], bufs[used].data, len);
+            room -= len;
+        }
+        r = netio__os_sendv(n->io.socket, iov, used);
+    }
+    NETIO_ON_OP(NETIO_OP_SEND, n->io.socket, r);
+    return r;
+}
+
+static ptrdiff_t netio__ready_send_file(netio__node *n, netio_file file, uint64_t off, uint64_t len)
+{
+    ptrdiff_t r = netio__os_sendfile(n->io.socket, file, off, (size_t)len);
+    NETIO_ON_OP(NETIO_OP_SEND, n->io.socket, r);
+    return r == 0 ? (ptrdiff_t)NETIO_ETRUNCATED : r;
+}
+
+static ptrdiff_t netio__ready_send_batch(netio__node *n, const netio_datagram *msgs, size_t count)
+{
+    return netio_send_batch(n->io.socket, msgs, count, 0);
+}
+
+static int netio__ready_shutdown(netio__node *n)
+{
+    return netio_shutdown(n->io.socket, NETIO_SHUT_WRITE);
+}
+
+static void netio__ready_close(netio__node *n, bool reset)
+{
+    netio_socket s = n->io.socket;
+    if (n->armed & NETIO__REGISTERED) netio__poller_forget(n->loop->poller, s, netio__is_shared(n));
+    n->armed = 0;
+    n->io.socket = NETIO_INVALID_SOCKET;
+    if (!reset || netio_abort(&s) < 0) netio_close(&s);
+    netio__closed(n);
+}
+
+static void netio__ready_discard(netio_loop *loop, netio__io io)
+{
+    (void)loop;
+    if (netio_abort(&io.socket) < 0) netio_close(&io.socket);
+}
+
+static int netio__ready_detach(netio__node *n, netio_socket *out)
+{
+    if (n->armed & NETIO__REGISTERED) netio_poller_remove(n->loop->poller, n->io.socket);
+    n->armed = 0;
+    *out = n->io.socket;
+    n->io.socket = NETIO_INVALID_SOCKET;
+    return 0;
+}
+
+static int netio__ready_name(netio__node *n, netio_addr *out, bool peer)
+{
+    return peer ? netio_peer_addr(n->io.socket, out) : netio_local_addr(n->io.socket, out);
+}
+
+static int netio__ready_socket(netio__node *n, netio_socket *out)
+{
+    *out = n->io.socket;
+    return 0;
+}
+
+// --- events ------------------------------------------------------------------------------------
+
+static void netio__ready_accept(netio__node *n)
+{
+    uint64_t sa[16];
+    bool ask = netio__wants_peer(n);
+    for (int i = 0; i < NETIO__ACCEPTS && (n->armed & NETIO_EV_READ); i++) {
+        netio__socklen len = 0;
+        netio_addr peer;
+        netio__io io;
+        int err = netio__os_accept(&io.socket, n->io.socket, ask ? sa : NULL, &len);
+        if (err == NETIO_EAGAIN) return;
+        if (err < 0) {
+            netio__accept_failed(n, err);
+            return;
+        }
+        NETIO_ON_OP(NETIO_OP_ACCEPT, io.socket, 0);
+        netio__accept_nodelay(io.socket);
+        if (ask) netio__addr_take(&peer, sa, len);
+        netio__accepted(n, io, ask ? &peer : NULL);
+        if (netio__listener_of(n)->closed || netio__listener_of(n)->paused) return;
+    }
+}
+
+// Without a copy, for a relay. Whether that was possible.
+static bool netio__ready_splice(netio__node *n)
+{
+    netio__conn *c = netio__conn_of(n);
+    if (!netio__relay_direct(c)) return false;
+    ptrdiff_t r = netio__relay_pull(c);
+    NETIO_ON_OP(NETIO_OP_RECV, n->io.socket, r);
+    if (r == NETIO_ENOTSUP) return false;
+    if (r == 0) netio__ended(n);
+    else if (r < 0 && r != NETIO_EAGAIN) netio__failed(n, (int)r);
+    if (r > 0) {
+        netio__received_count(c, (size_t)r);
+        netio__relay_push(c);
+    }
+    return true;
+}
+
+static void netio__ready_receive(netio__node *n)
+{
+    netio_loop *loop = n->loop;
+    size_t budget = loop->opts.turn_budget;
+    if (netio__conn_of(n)->cold && netio__appetite(n) && netio__ready_splice(n)) return;
+    for (;;) {
+        size_t cap = netio__appetite(n);
+        if (cap > loop->opts.recv_buffer) cap = loop->opts.recv_buffer;
+        if (cap == 0) { // nobody reads: it must not stay armed
+            netio__work(n);
+            return;
+        }
+        ptrdiff_t r = netio__os_recv(n->io.socket, loop->buf, cap, 0);
+        NETIO_ON_OP(NETIO_OP_RECV, n->io.socket, r);
+        if (r == NETIO_EAGAIN) return;
+        if (r == 0) netio__ended(n);
+        else if (r < 0) netio__failed(n, (int)r);
+        else netio__received(n, loop->buf, (size_t)r);
+        if (r <= 0 || (size_t)r < cap || (size_t)r >= budget) return;
+        budget -= (size_t)r;
+    }
+}
+
+static void netio__ready_conn(netio__node *n, unsigned events)
+{
+    const netio__conn *c = (const netio__conn *)(const void *)n;
+    if (!n->gen || (c->flags & NETIO__CLOSED) || n->io.socket == NETIO_INVALID_SOCKET) return;
+    if (events & NETIO_EV_WRITE) netio__writable(n);
+    if ((events & NETIO_EV_READ) && c->state != NETIO__OVER) netio__ready_receive(n);
+}
+
+static void netio__ready_udp(netio__node *n, unsigned events)
+{
+    netio__udp *u = netio__udp_of(n);
+    if (events & NETIO_EV_WRITE) netio__writable(n);
+    for (int i = 0; (events & NETIO_EV_READ) && i < 4; i++) {
+        if (u->closed || u->closing || u->paused) return;
+        size_t cap = netio__udp_slots(u);
+        ptrdiff_t got = netio_recv_batch(n->io.socket, n->loop->batch, cap, 0);
+        if (got == NETIO_EAGAIN) return;
+        if (got < 0) {
+            netio__datagram_failed(n, (int)got);
+            continue; // the error was of one datagram that we sent
+        }
+        netio__datagrams(n, n->loop->batch, (size_t)got);
+        if ((size_t)got < cap) return;
+    }
+}
+
+static void netio__ready_attempt(netio__node *n)
+{
+    if (n->io.socket == NETIO_INVALID_SOCKET) return;
+    int err = netio__connect_result(n->io.socket);
+    NETIO_ON_OP(NETIO_OP_CONNECT, n->io.socket, err);
+    netio__connected(n, err);
+}
+
+static void netio__node_event(netio__node *n, unsigned events)
+{
+    switch (n->kind) {
+    case NETIO__CONN: netio__ready_conn(n, events); return;
+    case NETIO__LISTENER: netio__ready_accept(n); return;
+    case NETIO__ATTEMPT: netio__ready_attempt(n); return;
+    case NETIO__UDP: netio__ready_udp(n, events); return;
+    case NETIO__WATCH: netio__watch_event((netio__watch *)(void *)n, events); return;
+    default: netio__signal_event(n->loop); return;
+    }
+}
+
+static int netio__wait_ms(const netio_loop *loop, uint64_t until_us)
+{
+    uint64_t now = loop->now_us;
+    if (until_us == NETIO__NEVER_US) return -1;
+    if (until_us <= now) return 0;
+    uint64_t ms = (until_us - now + 999) / 1000u; // rounded up: else it would spin until it is due
+    return ms > INT32_MAX ? INT32_MAX : (int)ms;
+}
+
+static int netio__ready_wait(netio_loop *loop, uint64_t until_us)
+{
+    netio_event events[512];
+    netio_poller *p = loop->poller;
+    // The turn before may have been slow: the time to wait counts from now.
+    if (until_us != NETIO__NEVER_US && until_us > loop->now_us) netio__loop_tick(loop);
+    ptrdiff_t n = p->ops->wait(p, events, 512, netio__wait_ms(loop, until_us));
+    netio__loop_tick(loop);
+    if (p->woken) {
+        p->woken = false;
+        loop->woken = true;
+        loop->stopped |= p->stop;
+        p->stop = false;
+    }
+    if (n == NETIO_EAGAIN) return 0; // a signal came
+    if (n < 0) return (int)n;
+    for (ptrdiff_t i = 0; i < n && !loop->stopped; i++)
+        netio__node_event((netio__node *)events[i].user, events[i].events);
+    return 0;
+}
+
+static void netio__ready_leave(netio_loop *loop, bool forked)
+{
+    netio_poller *p = loop->poller;
+    if (!p) return;
+    if (forked) loop->signal_node.armed = 0; // the kernel's set is the parent's, too
+    netio__signal_pipe_close(loop);
+    netio_poller_close(p);
+    loop->poller = NULL;
+}
+
+static const netio__engine_ops netio__ready_ops = {
+    netio__ready_listen,
+    netio__ready_connect,
+    netio__ready_bind,
+    netio__ready_own,
+    netio__ready_want,
+    netio__ready_send,
+    netio__ready_send_file,
+    netio__ready_send_batch,
+    netio__ready_shutdown,
+    netio__ready_close,
+    netio__ready_discard,
+    netio__ready_detach,
+    netio__ready_name,
+    netio__ready_socket,
+    NULL,
+    netio__ready_wait,
+    NULL,
+    NULL,
+    netio__ready_leave,
+};
+
+//================================================================================================
+// >>memory.c                                                       engine: a network in memory
+//
+// Calls and the passing of time change only the network, and line up the ends that have something to
+// tell; `wait` and `due` of an end's loop tell it. So nothing is ever reported from inside a call,
+// and all of it late, as far as the rules of the seam let it be.
+//
+// A stream is two ends. Each holds what it sends: blocks in the order in which they arrive, before
+// them the handshake, behind them FIN or reset. Only what arrives next stands in the network's heap,
+// and room for it is made with the end, so that what is under way needs no memory to arrive.
+// Datagrams overtake each other: each stands there by itself.
+//================================================================================================
+
+#define NETIO__MEM_BLOCK ((size_t)2048)        // unit of memory
+#define NETIO__MEM_POOL ((size_t)1024)         // units kept for reuse
+#define NETIO__MEM_WINDOW ((size_t)256 * 1024) // of a link that does not say
+#define NETIO__MEM_QUEUE                                                                           \
+    ((size_t)1024 * 1024)                   // datagrams from an endpoint, and those that wait there
+#define NETIO__MEM_SEGMENT ((size_t)1460)   // a link with a bandwidth carries these one by one
+#define NETIO__MEM_LATE ((size_t)4096)      // reported after reading was stopped, at most
+#define NETIO__MEM_DATAGRAM ((size_t)65507) // as over IPv4
+#define NETIO__MEM_BUCKETS 512              // of the table of ports
+#define NETIO__MEM_PORTS 32768              // ephemeral ones: the upper half
+#define NETIO__MEM_HELD 16                  // pieces of a lent send
+
+enum { NETIO__MEM_STREAM, NETIO__MEM_LISTENER, NETIO__MEM_SOCKET, NETIO__MEM_PACKET };
+
+// How a stream starts: SYN; ACK or REFUSE back; OPEN. How it ends: FIN or RESET.
+enum {
+    NETIO__MEM_SYN = 1,
+    NETIO__MEM_ACK,
+    NETIO__MEM_REFUSE,
+    NETIO__MEM_OPEN,
+    NETIO__MEM_FIN,
+    NETIO__MEM_RESET
+};
+
+typedef struct netio__mem_event { // the head of what can stand in the network's heap
+    uint32_t place;
+    uint8_t kind;
+} netio__mem_event;
+
+typedef struct netio__mem_wire { // when a sender's line is free; `rest` is part of a microsecond
+    uint64_t free_us, rest;
+} netio__mem_wire;
+
+typedef struct netio__mem_block { // its bytes follow
+    struct netio__mem_block *next;
+    uint64_t us; // when they arrive
+    size_t off, len;
+} netio__mem_block;
+
+typedef struct netio__mem_rule { // a link between two hosts
+    struct netio__mem_rule *next;
+    netio__ip a, b; // family 0: any
+    netio_link link;
+} netio__mem_rule;
+
+typedef struct netio__mem_name { // its text follows
+    struct netio__mem_name *next;
+    netio__ip ip;
+} netio__mem_name;
+
+typedef struct netio__mem_end netio__mem_end;
+
+struct netio__member { // a loop on the network
+    netio__member *next;
+    netio_loop *loop;
+    netio__ip host;
+    netio__mem_end *ready, *ready_last; // what has something to tell
+};
+
+struct netio__mem_end { // the head of a stream's end, a listener, an endpoint
+    netio__mem_event event;
+    uint8_t want; // NETIO_EV_*
+    bool ready, bound, closing, closed, dual;
+    netio_network *net;
+    netio__member *member;
+    netio__node *node; // that is told; NULL: nobody
+    netio__ip local, peer;
+    netio__mem_end *ready_next, *bound_next, *prev, *next;
+};
+
+typedef struct netio__mem_listener {
+    netio__mem_end end;
+    size_t pending, backlog; // clients that were not accepted yet
+    struct netio__mem_stream *queue, *queue_last;
+} netio__mem_listener;
+
+typedef struct netio__mem_stream {
+    netio__mem_end end;
+    struct netio__mem_stream *peer, *queue_next; // in a listener's queue
+    netio__mem_listener *listener;               // it waits there
+    const netio_link *link;
+    uint64_t link_gen; // of the network's links when it was looked up; UINT64_MAX: its own
+    // What this end sends: blocks that arrived and wait to be read, and those in the air.
+    netio__mem_block *here, *here_last, *air, *air_last;
+    size_t arrived, under_way, blocks; // bytes here; bytes and blocks of both
+    netio__mem_wire wire;
+    uint64_t sent, last_us; // nothing arrives before what was sent before it
+    uint64_t start_us, tail_us;
+    uint8_t start, tail, tries;    // NETIO__MEM_SYN..., NETIO__MEM_FIN...; SYNs so far
+    bool tail_here;                // the tail has arrived
+    bool broken;                   // at the link's reset_at
+    bool stalled;                  // the link is cut
+    bool dialing, connected, shut; // connected: the handshake has arrived here
+    bool told;                     // how the peer's bytes end
+    bool second;                   // of the two in one block
+    int error;                     // what befell it
+    size_t grant, late; // bytes that may be reported; and that will be, though reading was stopped
+    size_t held_count;
+    netio_buf held[NETIO__MEM_HELD]; // lent
+} netio__mem_stream;
+
+typedef struct netio__mem_packet { // a datagram; its bytes follow
+    netio__mem_event event;
+    bool back; // to its sender: nobody took it
+    struct netio__mem_packet *next;
+    struct netio__mem_socket *from;
+    netio__ip src, dst;
+    size_t len;
+} netio__mem_packet;
+
+typedef struct netio__mem_socket { // an endpoint for datagrams
+    netio__mem_end end;
+    netio__mem_packet *queue, *queue_last;
+    size_t flying, queued, under_way; // datagrams from here; what those there, and from here, cost
+    netio__mem_wire wire;
+    bool refused;
+} netio__mem_socket;
+
+struct netio_network {
+    bool real; // of one loop, on its clock
+    bool driving;
+    unsigned depth; // of loops that report now
+    uint16_t port;  // ephemeral one given last
+    uint64_t now_us, seq, random, link_gen;
+    netio_link link; // where no rule fits
+    netio__mem_rule *rules;
+    netio__mem_name *names;
+    netio__heap heap;
+    size_t sources; // what may stand in the heap
+    netio__member *members, *cursor;
+    netio__mem_end *ends, *dead;
+    netio__mem_block *pool;
+    size_t pool_count;
+    netio__mem_end *bound[NETIO__MEM_BUCKETS];
+};
+
+static uint64_t netio__mem_now(const netio_network *net)
+{
+    return net->real && net->members ? net->members->loop->now_us : net->now_us;
+}
+
+static uint64_t netio__network_clock(const netio_network *net) { return net->now_us; }
+
+static uint64_t netio__mem_random(netio_network *net) // splitmix64
+{
+    uint64_t z = net->random += UINT64_C(0x9E3779B97F4A7C15);
+    z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
+    z = (z ^ z >> 27) * UINT64_C(0x94D049BB133111EB);
+    return z ^ z >> 31;
+}
+
+// A number from 1 to `max`; `max` 0 is no limit.
+static size_t netio__mem_some(netio_network *net, size_t max)
+{
+    return max ? 1 + (size_t)(netio__mem_random(net) % max) : SIZE_MAX;
+}
+
+// --- memory ------------------------------------------------------------------------------------
+
+static void *netio__mem_take(netio_network *net, size_t size)
+{
+    netio__mem_block *k = net->pool;
+    if (size > NETIO__MEM_BLOCK || !k)
+        return NETIO_MALLOC(size > NETIO__MEM_BLOCK ? size : NETIO__MEM_BLOCK);
+    net->pool = k->next;
+    net->pool_count--;
+    return k;
+}
+
+static void netio__mem_give(netio_network *net, void *p, size_t size)
+{
+    netio__mem_block *k = (netio__mem_block *)p;
+    if (size > NETIO__MEM_BLOCK || net->pool_count >= NETIO__MEM_POOL) {
+        NETIO_FREE(p);
+        return;
+    }
+    k->next = net->pool;
+    net->pool = k;
+    net->pool_count++;
+}
+
+// Room in the heap, so that standing there cannot fail.
+static int netio__mem_reserve(netio_network *net, size_t count)
+{
+    void *items = net->heap.items;
+    int err =
+        netio__array_grow(&items, &net->heap.cap, net->sources + count, sizeof *net->heap.items);
+    if (err < 0) return err;
+    net->heap.items = (netio__due *)items;
+    net->sources += count;
+    return 0;
+}
+
+static void netio__mem_at(netio_network *net, netio__mem_event *e, uint64_t us)
+{
+    netio__heap_set(&net->heap, &e->place, us, ++net->seq);
+}
+
+// --- links -------------------------------------------------------------------------------------
+
+static bool netio__mem_same(const netio__ip *a, const netio__ip *b)
+{
+    return a->family == b->family && memcmp(a->bytes, b->bytes, 16) == 0;
+}
+
+static bool netio__mem_loopback(const netio__ip *ip)
+{
+    netio_addr a;
+    netio__addr_set_ip(&a, ip);
+    return (netio_addr_class(&a) & NETIO_ADDR_LOOPBACK) != 0;
+}
+
+static bool netio__mem_fits(const netio__mem_rule *r, const netio__ip *a, const netio__ip *b)
+{
+    return (!r->a.family || netio__mem_same(&r->a, a)) &&
+           (!r->b.family || netio__mem_same(&r->b, b));
+}
+
+static const netio_link *netio__mem_link(const netio_network *net, const netio__ip *a,
+                                         const netio__ip *b)
+{
+    for (const netio__mem_rule *r = net->rules; r; r = r->next)
+        if (netio__mem_fits(r, a, b) || netio__mem_fits(r, b, a)) return &r->link;
+    return &net->link;
+}
+
+static const netio_link *netio__stream_link(netio__mem_stream *s)
+{
+    if (s->link_gen != UINT64_MAX && s->link_gen != s->end.net->link_gen) {
+        s->link = netio__mem_link(s->end.net, &s->end.local, &s->end.peer);
+        s->link_gen = s->end.net->link_gen;
+    }
+    return s->link;
+}
+
+// When `len` bytes that are sent now arrive: they wait for those before them, last as long as the
+// bandwidth says, to the last byte exactly, and travel.
+static uint64_t netio__mem_arrival(uint64_t now, netio__mem_wire *w, const netio_link *l,
+                                   size_t len)
+{
+    if (w->free_us < now) {
+        w->free_us = now;
+        w->rest = 0;
+    }
+    if (l->bandwidth) {
+        uint64_t parts = (uint64_t)len * 1000000u + w->rest;
+        w->free_us += parts / l->bandwidth;
+        w->rest = parts % l->bandwidth;
+    }
+    return w->free_us + (uint64_t)l->latency_ms * 1000u;
+}
+
+// --- ends --------------------------------------------------------------------------------------
+
+static netio__mem_end *netio__mem_end_of(const netio__node *n)
+{
+    return (netio__mem_end *)n->io.memory;
+}
+
+static netio__mem_stream *netio__mem_stream_of(netio__mem_end *e)
+{
+    return (netio__mem_stream *)(void *)e;
+}
+
+static netio__mem_listener *netio__mem_listener_of(netio__mem_end *e)
+{
+    return (netio__mem_listener *)(void *)e;
+}
+
+static netio__mem_socket *netio__mem_socket_of(netio__mem_end *e)
+{
+    return (netio__mem_socket *)(void *)e;
+}
+
+static void netio__mem_ready(netio__mem_end *e)
+{
+    netio__member *m = e->member;
+    if (!e->node || e->ready) return;
+    e->ready = true;
+    e->ready_next = NULL;
+    if (m->ready) m->ready_last->ready_next = e;
+    else m->ready = e;
+    m->ready_last = e;
+}
+
+static void netio__mem_enter(netio__mem_end *e, netio__member *m, int kind)
+{
+    netio_network *net = m->loop->network;
+    e->event.kind = (uint8_t)kind;
+    e->net = net;
+    e->member = m;
+    e->next = net->ends;
+    if (net->ends) net->ends->prev = e;
+    net->ends = e;
+}
+
+static void netio__mem_leave(netio__mem_end *e)
+{
+    if (e->next) e->next->prev = e->prev;
+    if (e->prev) e->prev->next = e->next;
+    else e->net->ends = e->next;
+}
+
+static void netio__mem_sweep(netio_network *net)
+{
+    while (net->dead && net->depth == 0) { // else a report may be about it
+        netio__mem_end *e = net->dead;
+        net->dead = e->ready_next;
+        NETIO_FREE(e);
+    }
+}
+
+static void netio__stream_drop(netio__mem_stream *s);
+static void netio__blocks_free(netio__mem_stream *s, netio__mem_block *k);
+
+static bool netio__stream_over(const netio__mem_stream *s) { return s->end.closed && !s->end.node; }
+
+// What is closed and has told so ends when nothing needs it any more.
+static void netio__mem_release(netio__mem_end *e)
+{
+    netio_network *net = e->net;
+    if (!e->closed || e->node) return;
+    if (e->event.kind == NETIO__MEM_STREAM) {
+        netio__mem_stream *s = netio__mem_stream_of(e), *two[2];
+        if (!netio__stream_over(s->peer)) return;
+        two[0] = s->second ? s->peer : s;
+        two[1] = two[0]->peer;
+        for (int i = 0; i < 2; i++) {
+            netio__stream_drop(two[i]);
+            netio__blocks_free(two[i], two[i]->here);
+            netio__mem_leave(&two[i]->end);
+        }
+        net->sources -= 2;
+        e = &two[0]->end;
+    } else {
+        if (e->event.kind == NETIO__MEM_SOCKET && netio__mem_socket_of(e)->flying) return;
+        netio__mem_leave(e);
+    }
+    e->ready_next = net->dead;
+    net->dead = e;
+}
+
+// --- addresses and ports ------------------------------------------------------------------------
+
+// Whether what a loop (NULL: it has left) sends to `to` comes to this end.
+static bool netio__mem_reaches(const netio__mem_end *e, const netio__ip *to,
+                               const netio__member *from)
+{
+    if (e->local.port != to->port) return false;
+    if (!netio__ip_is_any(&e->local)) return netio__mem_same(&e->local, to);
+    if (e->local.family != to->family && !e->dual) return false;
+    return netio__mem_same(&e->member->host, to) ||
+           (from && netio__mem_loopback(to) && netio__mem_same(&e->member->host, &from->host));
+}
+
+// The exact address goes before any-address.
+static netio__mem_end *netio__mem_find(netio_network *net, int kind, const netio__ip *to,
+                                       const netio__member *from)
+{
+    netio__mem_end *best = NULL;
+    for (netio__mem_end *e = net->bound[to->port % NETIO__MEM_BUCKETS]; e; e = e->bound_next) {
+        if (e->event.kind != kind || !netio__mem_reaches(e, to, from)) continue;
+        if (!best || !netio__ip_is_any(&e->local)) best = e;
+    }
+    return best;
+}
+
+// Whether the two cannot have their ports both. A client's counts together with its peer's.
+static bool netio__mem_clash(const netio__mem_end *a, const netio__mem_end *b)
+{
+    bool any = netio__ip_is_any(&a->local) || netio__ip_is_any(&b->local);
+    if (a->event.kind != b->event.kind || a->local.port != b->local.port) return false;
+    if (a->event.kind == NETIO__MEM_STREAM)
+        return netio__mem_same(&a->local, &b->local) && netio__mem_same(&a->peer, &b->peer) &&
+               a->peer.port == b->peer.port;
+    if (a->local.family != b->local.family && !a->dual && !b->dual) return false;
+    return any ? netio__mem_same(&a->member->host, &b->member->host)
+               : netio__mem_same(&a->local, &b->local);
+}
+
+static bool netio__mem_port_free(const netio__mem_end *e)
+{
+    const netio__mem_end *b = e->net->bound[e->local.port % NETIO__MEM_BUCKETS];
+    while (b && !netio__mem_clash(b, e)) b = b->bound_next;
+    return !b;
+}
+
+static uint16_t netio__mem_next_port(netio_network *net)
+{
+    net->port = (uint16_t)((net->port + 1) | NETIO__MEM_PORTS);
+    return net->port;
+}
+
+// Takes the port of e->local; 0: any that is free.
+static int netio__mem_bind(netio__mem_end *e)
+{
+    netio_network *net = e->net;
+    unsigned tries = e->local.port ? 1 : NETIO__MEM_PORTS;
+    bool any = e->local.port == 0;
+    for (; tries > 0; tries--) {
+        if (any) e->local.port = netio__mem_next_port(net);
+        if (!netio__mem_port_free(e)) continue;
+        netio__mem_end **bucket = &net->bound[e->local.port % NETIO__MEM_BUCKETS];
+        e->bound_next = *bucket;
+        *bucket = e;
+        e->bound = true;
+        return 0;
+    }
+    return any ? NETIO_EADDRNOTAVAIL : NETIO_EADDRINUSE;
+}
+
+static void netio__mem_unbind(netio__mem_end *e)
+{
+    netio__mem_end **at = &e->net->bound[e->local.port % NETIO__MEM_BUCKETS];
+    if (!e->bound) return;
+    e->bound = false;
+    while (*at != e) at = &(*at)->bound_next;
+    *at = e->bound_next;
+}
+
+// Where what goes from this loop to `to` comes from. Within a machine any family will do.
+static int netio__mem_source(const netio__member *m, const netio__ip *to, netio__ip *out)
+{
+    bool fits = m->host.family == to->family;
+    if (!fits && !netio__mem_loopback(to)) return NETIO_ENETUNREACH;
+    *out = fits ? m->host : *to;
+    out->port = 0;
+    return 0;
+}
+
+// An address to listen on, bind to or come from, as >>socket takes it.
+static int netio__mem_local(netio__mem_end *e, const char *text, const netio_socket_opts *o)
+{
+    netio_addr a;
+    int err = netio_addr_parse(&a, text, strlen(text));
+    if (err == 0 && a.dual && o->family == NETIO_IPV4)
+        netio_addr_any(&a, NETIO_IPV4, netio_addr_port(&a));
+    else if (err == 0 && !a.dual) err = netio__family_fits(&a, o->family);
+    if (err < 0) return err;
+    if (!netio__addr_get_ip(&e->local, &a)) return NETIO_EAFNOSUPPORT;
+    e->dual = netio__ip_is_any(&e->local) && e->local.family == NETIO_IPV6 && !o->v6_only &&
+              !(a.dual && o->family == NETIO_IPV6);
+    netio__ip_unmap(&e->local);
+    return o->balance ? (int)NETIO_ENOTSUP : 0;
+}
+
+// The address that leads from an end to its peer, and a port.
+static int netio__mem_settle(netio__mem_end *e, const char *text, const netio_socket_opts *o)
+{
+    netio__ip chosen;
+    int err = netio__mem_local(e, text ? text : ":0", o);
+    if (err < 0) return err;
+    if (!e->dual && e->local.family != e->peer.family) return NETIO_EAFNOSUPPORT;
+    if (netio__ip_is_any(&e->local)) {
+        err = netio__mem_source(e->member, &e->peer, &chosen);
+        if (err < 0) return err;
+        chosen.port = e->local.port;
+        e->local = chosen;
+        e->dual = false;
+    }
+    return netio__mem_bind(e);
+}
+
+static int netio__mem_peer(netio__ip *out, const netio_addr *a)
+{
+    netio_addr to = *a;
+    netio__to_loopback(&to);
+    if (!netio__addr_get_ip(out, &to)) return NETIO_EAFNOSUPPORT;
+    netio__ip_unmap(out);
+    return 0;
+}
+
+// --- streams -----------------------------------------------------------------------------------
+
+static netio__mem_stream *netio__stream_make(netio__member *m, const netio_link *own)
+{
+    netio_network *net = m->loop->network;
+    size_t size = 2 * sizeof(netio__mem_stream) + (own ? sizeof *own : 0);
+    if (netio__mem_reserve(net, 2) < 0) return NULL;
+    netio__mem_stream *s = (netio__mem_stream *)NETIO_MALLOC(size);
+    if (!s) {
+        net->sources -= 2;
+        return NULL;
+    }
+    memset(s, 0, size);
+    if (own) memcpy(s + 2, own, sizeof *own);
+    for (int i = 0; i < 2; i++) {
+        netio__mem_enter(&s[i].end, m, NETIO__MEM_STREAM);
+        s[i].peer = &s[1 - i];
+        s[i].second = i == 1;
+        s[i].link = own ? (const netio_link *)(const void *)(s + 2) : NULL;
+        s[i].link_gen = own ? UINT64_MAX : UINT64_MAX - 1;
+    }
+    return s;
+}
+
+static void netio__blocks_free(netio__mem_stream *s, netio__mem_block *k)
+{
+    while (k) {
+        netio__mem_block *next = k->next;
+        s->under_way -= k->len - k->off;
+        s->blocks--;
+        netio__mem_give(s->end.net, k, NETIO__MEM_BLOCK);
+        k = next;
+    }
+}
+
+// What would arrive after this time is not sent any more.
+static void netio__stream_trim(netio__mem_stream *s, uint64_t us)
+{
+    netio__mem_block **at = &s->air;
+    for (; *at && (*at)->us <= us; at = &(*at)->next) s->air_last = *at;
+    netio__blocks_free(s, *at);
+    *at = NULL;
+}
+
+// Nothing of it is under way any more.
+static void netio__stream_drop(netio__mem_stream *s)
+{
+    netio__stream_trim(s, 0);
+    s->start = 0;
+    if (!s->tail_here) s->tail = 0;
+    netio__heap_clear(&s->end.net->heap, &s->end.event.place);
+}
+
+static uint64_t netio__stream_arrival(netio__mem_stream *s, size_t len)
+{
+    const netio_link *l = netio__stream_link(s);
+    uint64_t us = netio__mem_arrival(netio__mem_now(s->end.net), &s->wire, l, len);
+    if (us > s->last_us) s->last_us = us;
+    return s->last_us;
+}
+
+static void netio__stream_run(netio__mem_stream *s);
+
+static void netio__stream_start(netio__mem_stream *s, int what)
+{
+    s->start = (uint8_t)what;
+    s->start_us = netio__stream_arrival(s, 0);
+    netio__stream_run(s);
+}
+
+static void netio__stream_end(netio__mem_stream *s, int what, uint64_t us)
+{
+    s->tail = (uint8_t)what;
+    s->tail_here = false;
+    s->tail_us = us;
+    netio__stream_run(s);
+}
+
+static void netio__stream_fin(netio__mem_stream *s)
+{
+    s->shut = true;
+    if (!s->tail && !s->error) netio__stream_end(s, NETIO__MEM_FIN, netio__stream_arrival(s, 0));
+}
+
+// Overtakes what still waits for the line.
+static void netio__stream_reset(netio__mem_stream *s)
+{
+    uint64_t us = netio__mem_now(s->end.net) + (uint64_t)netio__stream_link(s)->latency_ms * 1000u;
+    s->shut = true;
+    if (s->tail == NETIO__MEM_RESET) return;
+    netio__stream_trim(s, us);
+    netio__stream_end(s, NETIO__MEM_RESET, us);
+}
+
+static void netio__stream_close(netio__mem_stream *s, bool reset)
+{
+    if (s->peer->arrived || s->held_count || s->dialing) reset = true; // or it would be lost unsaid
+    s->end.closed = true;
+    s->listener = NULL;
+    s->held_count = 0;
+    netio__mem_unbind(&s->end);
+    if (s->error) s->shut = true; // nobody is there
+    else if (reset) netio__stream_reset(s);
+    else netio__stream_fin(s);
+}
+
+// It was refused or reset: nothing more goes out; what came before can be read.
+static void netio__stream_hit(netio__mem_stream *s, int err)
+{
+    if (s->end.closed) return;
+    s->error = err;
+    netio__stream_drop(s);
+    if (s->listener && !s->connected) { // gone before it was there
+        s->listener->pending--;
+        s->listener = NULL;
+        s->end.closed = true;
+        netio__mem_release(&s->end);
+    } else {
+        netio__mem_ready(&s->end);
+    }
+}
+
+static void netio__stream_syn(netio__mem_stream *s)
+{
+    netio__mem_stream *p = s->peer;
+    netio_network *net = s->end.net;
+    if (s->end.closed) return;
+    netio__mem_end *e = netio__mem_find(net, NETIO__MEM_LISTENER, &s->end.peer, s->end.member);
+    netio__mem_listener *l = e ? netio__mem_listener_of(e) : NULL;
+    if (!l) {
+        netio__stream_start(p, NETIO__MEM_REFUSE);
+        return;
+    }
+    if (l->pending >= l->backlog) { // lost: again after 1 s, 2 s, 4 s..., as TCP does
+        s->start = NETIO__MEM_SYN;
+        s->start_us = netio__mem_now(net) + (UINT64_C(1000000) << s->tries);
+        if (s->tries < 6) s->tries++;
+        return;
+    }
+    l->pending++;
+    p->listener = l;
+    p->end.member = e->member;
+    p->end.closed = false;
+    netio__stream_start(p, NETIO__MEM_ACK);
+}
+
+// The part of the handshake that `s` sent has arrived.
+static void netio__stream_greet(netio__mem_stream *s)
+{
+    netio__mem_stream *p = s->peer;
+    int what = s->start;
+    s->start = 0;
+    if (what == NETIO__MEM_SYN) {
+        netio__stream_syn(s);
+    } else if (what == NETIO__MEM_REFUSE) {
+        netio__stream_hit(p, NETIO_ECONNREFUSED);
+    } else if (!p->end.closed) {
+        p->connected = true;
+        netio__mem_ready(&p->end);
+        if (what == NETIO__MEM_ACK) {
+            netio__stream_start(p, NETIO__MEM_OPEN);
+            return;
+        }
+        netio__mem_listener *l = p->listener;
+        if (l->queue) l->queue_last->queue_next = p;
+        else l->queue = p;
+        l->queue_last = p;
+        netio__mem_ready(&l->end);
+    }
+}
+
+static void netio__stream_land(netio__mem_stream *s)
+{
+    netio__mem_block *k = s->air;
+    s->air = k->next;
+    k->next = NULL;
+    if (s->peer->end.closed) { // nobody reads it: the sender is told
+        netio__blocks_free(s, k);
+        netio__stream_reset(s->peer);
+        return;
+    }
+    if (s->here) s->here_last->next = k;
+    else s->here = k;
+    s->here_last = k;
+    s->arrived += k->len;
+    netio__mem_ready(&s->peer->end);
+}
+
+static void netio__stream_finish(netio__mem_stream *s)
+{
+    bool broken = s->broken && !s->end.closed;
+    s->tail_here = true;
+    s->broken = false; // the peer's may come back the same way
+    if (s->tail == NETIO__MEM_RESET) netio__stream_hit(s->peer, NETIO_ECONNRESET);
+    else netio__mem_ready(&s->peer->end);
+    if (broken) netio__stream_reset(s->peer);
+}
+
+// When the next thing that it sent arrives; NULL: nothing is under way.
+static uint64_t *netio__stream_next(netio__mem_stream *s)
+{
+    if (s->start) return &s->start_us;
+    if (s->air) return &s->air->us;
+    return s->tail && !s->tail_here ? &s->tail_us : NULL;
+}
+
+// Lets arrive what is due; the rest waits in the heap, or for the link to be healed.
+static void netio__stream_run(netio__mem_stream *s)
+{
+    netio_network *net = s->end.net;
+    uint64_t *us;
+    s->stalled = false;
+    while ((us = netio__stream_next(s)) != NULL && *us <= netio__mem_now(net)) {
+        s->stalled = netio__stream_link(s)->cut;
+        if (s->stalled) break;
+        if (s->start) netio__stream_greet(s);
+        else if (s->air) netio__stream_land(s);
+        else netio__stream_finish(s);
+    }
+    if (!us || s->stalled) netio__heap_clear(&net->heap, &s->end.event.place);
+    else if (!s->end.event.place || net->heap.items[s->end.event.place - 1].us != *us)
+        netio__mem_at(net, &s->end.event, *us);
+}
+
+static void netio__stream_heal(netio__mem_stream *s)
+{
+    const netio_link *l = netio__stream_link(s);
+    uint64_t us = netio__mem_now(s->end.net) + (uint64_t)l->latency_ms * 1000u;
+    uint64_t *next = netio__stream_next(s);
+    if (!s->stalled || l->cut || !next) return;
+    *next = us;
+    if (s->last_us < us) s->last_us = us;
+    netio__stream_run(s);
+}
+
+// --- sending and receiving -----------------------------------------------------------------------
+
+static size_t netio__stream_room(netio__mem_stream *s)
+{
+    const netio_link *l = netio__stream_link(s);
+    size_t window = l->window ? l->window : NETIO__MEM_WINDOW, room = 0;
+    if (s->tail || s->error || s->blocks > window / 512 + 64) return 0; // or memory were the limit
+    if (s->under_way < window) room = window - s->under_way;
+    if (!l->reset_at) return room;
+    uint64_t left = l->reset_at > s->sent ? l->reset_at - s->sent : 0;
+    return left < room ? (size_t)left : room;
+}
+
+static netio__mem_block *netio__stream_block(netio__mem_stream *s, uint64_t us)
+{
+    netio__mem_block *k = (netio__mem_block *)netio__mem_take(s->end.net, NETIO__MEM_BLOCK);
+    if (!k) return NULL;
+    k->next = NULL;
+    k->us = us;
+    k->off = k->len = 0;
+    if (s->air) s->air_last->next = k;
+    else s->air = k;
+    s->air_last = k;
+    s->blocks++;
+    return k;
+}
+
+// Sends some of these bytes; 0: no memory.
+static size_t netio__stream_put(netio__mem_stream *s, const uint8_t *p, size_t len)
+{
+    const netio_link *l = netio__stream_link(s);
+    size_t cap = NETIO__MEM_BLOCK - sizeof(netio__mem_block), n = len < cap ? len : cap;
+    if (l->bandwidth && n > NETIO__MEM_SEGMENT) n = NETIO__MEM_SEGMENT;
+    uint64_t now = netio__mem_now(s->end.net);
+    netio__mem_block *k = s->air ? s->air_last : s->here ? s->here_last : NULL;
+    bool joins = k && !l->bandwidth && k->len < cap; // comes with what was sent before
+    if (joins && s->air) joins = k->us == netio__stream_arrival(s, 0);
+    else if (joins) joins = !l->cut && !s->peer->end.closed && netio__stream_arrival(s, 0) <= now;
+    if (!joins) {
+        k = netio__stream_block(s, 0);
+        if (!k) return 0;
+        k->us = netio__stream_arrival(s, n);
+    }
+    if (n > cap - k->len) n = cap - k->len;
+    memcpy((uint8_t *)(k + 1) + k->len, p, n);
+    k->len += n;
+    if (!s->air) s->arrived += n;
+    s->under_way += n;
+    s->sent += n;
+    return n;
+}
+
+// Takes what the window, the link and chance allow. Returns bytes; NETIO_ENOMEM.
+static ptrdiff_t netio__stream_take(netio__mem_stream *s, const netio_buf *bufs, size_t count)
+{
+    const netio_link *l = netio__stream_link(s);
+    size_t room = netio__stream_room(s), done = 0, n = 1;
+    if (room && l->send_max) {
+        size_t some = netio__mem_some(s->end.net, l->send_max);
+        if (some < room) room = some;
+    }
+    for (size_t i = 0; i < count && n && done < room; i++) {
+        for (size_t at = 0; n && done < room && at < bufs[i].len; at += n, done += n) {
+            size_t left = bufs[i].len - at;
+            if (left > room - done) left = room - done;
+            n = netio__stream_put(s, (const uint8_t *)bufs[i].data + at, left);
+        }
+    }
+    if (done && s->arrived) netio__mem_ready(&s->peer->end);
+    if (l->reset_at && s->sent >= l->reset_at && !s->tail) {
+        s->broken = true;
+        netio__stream_end(s, NETIO__MEM_RESET, s->last_us);
+    } else if (s->air) {
+        netio__stream_run(s);
+    }
+    return done || n ? (ptrdiff_t)done : (ptrdiff_t)NETIO_ENOMEM;
+}
+
+// Copies what was read out of the blocks and opens the window.
+static void netio__stream_read(netio__mem_stream *from, uint8_t *out, size_t len)
+{
+    from->arrived -= len;
+    from->under_way -= len;
+    while (len) {
+        netio__mem_block *k = from->here;
+        size_t n = k->len - k->off < len ? k->len - k->off : len;
+        memcpy(out, (const uint8_t *)(k + 1) + k->off, n);
+        k->off += n;
+        out += n;
+        len -= n;
+        if (k->off < k->len) break;
+        from->here = k->next;
+        from->blocks--;
+        netio__mem_give(from->end.net, k, NETIO__MEM_BLOCK);
+    }
+    if (from->held_count || (from->end.want & NETIO_EV_WRITE)) netio__mem_ready(&from->end);
+}
+
+// --- what a stream tells -------------------------------------------------------------------------
+
+static bool netio__stream_at_end(const netio__mem_stream *s)
+{
+    const netio__mem_stream *from = s->peer;
+    if (s->told || from->arrived) return false;
+    return s->error || (from->tail == NETIO__MEM_FIN && from->tail_here);
+}
+
+// Sending goes on, or fails. As long as somebody reads, the reader is told first.
+static bool netio__stream_sends(netio__mem_stream *s)
+{
+    if (!s->held_count && !(s->end.want & NETIO_EV_WRITE)) return false;
+    return s->error ? s->told || !(s->end.want & NETIO_EV_READ) : netio__stream_room(s) > 0;
+}
+
+static bool netio__stream_has(netio__mem_stream *s)
+{
+    if (s->late || netio__stream_sends(s)) return true;
+    return (s->end.want & NETIO_EV_READ) && (s->peer->arrived || netio__stream_at_end(s));
+}
+
+static void netio__stream_tell_sends(netio__mem_stream *s)
+{
+    if (s->held_count) {
+        ptrdiff_t n = s->error ? s->error : netio__stream_take(s, s->held, s->held_count);
+        s->held_count = 0;
+        netio__sent(s->end.node, n);
+    } else {
+        s->end.want &= (uint8_t) ~(unsigned)NETIO_EV_WRITE;
+        netio__writable(s->end.node);
+    }
+}
+
+static void netio__stream_tell_bytes(netio__mem_stream *s)
+{
+    netio__mem_end *e = &s->end;
+    netio_loop *loop = e->node->loop;
+    size_t n = s->peer->arrived, room = s->late;
+    size_t piece = netio__mem_some(e->net, netio__stream_link(s)->piece_max);
+    s->late = 0;
+    if (e->want & NETIO_EV_READ) {
+        room = netio__appetite(e->node);
+        if (room == 0) netio__work(e->node); // to say so
+        s->grant = room;
+    }
+    if (n > room) n = room;
+    if (n > piece) n = piece;
+    if (n > loop->opts.recv_buffer) n = loop->opts.recv_buffer;
+    if (n == 0) return;
+    s->grant -= n < s->grant ? n : s->grant;
+    netio__stream_read(s->peer, loop->buf, n);
+    netio__received(e->node, loop->buf, n);
+    if (!e->closing && netio__stream_has(s)) netio__mem_ready(e);
+}
+
+static void netio__stream_report(netio__mem_stream *s)
+{
+    netio__mem_end *e = &s->end;
+    if (s->dialing) {
+        if (!s->connected && !s->error) return;
+        s->dialing = false;
+        netio__connected(e->node, s->connected ? 0 : s->error);
+        return; // the end may be another node's now
+    }
+    if (netio__stream_sends(s)) netio__stream_tell_sends(s);
+    if (e->closing) return;
+    if (s->peer->arrived && (s->late || (e->want & NETIO_EV_READ))) {
+        netio__stream_tell_bytes(s); // their end in the next turn, at the earliest
+    } else if ((e->want & NETIO_EV_READ) && netio__stream_at_end(s)) {
+        s->told = true;
+        if (s->error) netio__failed(e->node, s->error);
+        else netio__ended(e->node);
+    }
+}
+
+// --- listeners -----------------------------------------------------------------------------------
+
+static void netio__mem_listener_report(netio__mem_listener *l)
+{
+    for (size_t n = l->pending; n && l->queue && !l->end.closing && (l->end.want & NETIO_EV_READ);
+         n--) {
+        netio__mem_stream *s = l->queue;
+        netio_addr peer;
+        netio__io io;
+        l->queue = s->queue_next;
+        l->pending--;
+        s->listener = NULL;
+        netio__addr_set_ip(&peer, &s->end.peer);
+        memset(&io, 0, sizeof io);
+        io.memory = s;
+        netio__accepted(l->end.node, io, &peer);
+    }
+}
+
+static void netio__mem_listener_close(netio__mem_listener *l)
+{
+    netio__mem_end *next;
+    netio__mem_unbind(&l->end);
+    for (netio__mem_end *e = l->end.net->ends; e; e = next) {
+        netio__mem_stream *s = netio__mem_stream_of(e);
+        next = e->next;
+        if (e->event.kind != NETIO__MEM_STREAM || s->listener != l) continue;
+        netio__stream_close(s, true);
+        netio__mem_release(e);
+    }
+    l->end.closed = true;
+}
+
+// --- datagrams -----------------------------------------------------------------------------------
+
+static size_t netio__packet_cost(size_t len) { return len + 512; }
+
+// It is no longer under way, but its memory stays.
+static void netio__packet_land(netio__mem_packet *p)
+{
+    netio__mem_socket *from = p->from;
+    from->end.net->sources--;
+    from->flying--;
+    from->under_way -= netio__packet_cost(p->len);
+    if (from->end.want & NETIO_EV_WRITE) netio__mem_ready(&from->end);
+    netio__mem_release(&from->end);
+}
+
+static void netio__packet_free(netio_network *net, netio__mem_packet *p)
+{
+    netio__mem_give(net, p, sizeof *p + p->len);
+}
+
+// Nobody took it. A connected sender hears of that when the word has travelled back.
+static void netio__packet_refused(netio__mem_packet *p, uint64_t latency_us)
+{
+    netio__mem_socket *from = p->from;
+    netio_network *net = from->end.net;
+    if (from->end.peer.family && !p->back && latency_us) {
+        p->back = true;
+        netio__mem_at(net, &p->event, netio__mem_now(net) + latency_us);
+        return;
+    }
+    from->refused = from->end.peer.family != 0;
+    if (from->refused) netio__mem_ready(&from->end);
+    netio__packet_land(p);
+    netio__packet_free(net, p);
+}
+
+static void netio__packet_arrive(netio__mem_packet *p)
+{
+    netio_network *net = p->from->end.net;
+    const netio_link *l = netio__mem_link(net, &p->src, &p->dst);
+    netio__mem_end *e = netio__mem_find(net, NETIO__MEM_SOCKET, &p->dst, p->from->end.member);
+    netio__mem_socket *to = e ? netio__mem_socket_of(e) : NULL;
+    if (e && e->peer.family) // it is connected, perhaps to another
+        to = netio__mem_same(&e->peer, &p->src) && e->peer.port == p->src.port ? to : NULL;
+    if (!l->cut && (p->back || !to)) {
+        netio__packet_refused(p, (uint64_t)l->latency_ms * 1000u);
+        return;
+    }
+    netio__packet_land(p);
+    if (l->cut || to->queued >= NETIO__MEM_QUEUE) {
+        netio__packet_free(net, p);
+        return;
+    }
+    p->next = NULL;
+    if (to->queue) to->queue_last->next = p;
+    else to->queue = p;
+    to->queue_last = p;
+    to->queued += netio__packet_cost(p->len);
+    netio__mem_ready(e);
+}
+
+static int netio__socket_put(netio__mem_socket *u, const netio__ip *src, const netio__ip *dst,
+                             const netio_link *l, uint64_t us, const void *data, size_t len)
+{
+    netio_network *net = u->end.net;
+    if (netio__mem_reserve(net, 1) < 0) return NETIO_ENOMEM;
+    netio__mem_packet *p = (netio__mem_packet *)netio__mem_take(net, sizeof *p + len);
+    if (!p) {
+        net->sources--;
+        return NETIO_ENOMEM;
+    }
+    memset(p, 0, sizeof *p);
+    p->event.kind = NETIO__MEM_PACKET;
+    p->from = u;
+    p->src = *src;
+    p->dst = *dst;
+    p->len = len;
+    if (len) memcpy(p + 1, data, len);
+    u->flying++;
+    u->under_way += netio__packet_cost(len);
+    if (l->jitter_ms) us += netio__mem_random(net) % ((uint64_t)l->jitter_ms * 1000u + 1);
+    if (us <= netio__mem_now(net)) netio__packet_arrive(p);
+    else netio__mem_at(net, &p->event, us);
+    return 0;
+}
+
+static bool netio__mem_chance(netio_network *net, int permille)
+{
+    return permille > 0 && netio__mem_random(net) % 1000 < (unsigned)permille;
+}
+
+static int netio__socket_transmit(netio__mem_socket *u, const netio__ip *src, const netio__ip *dst,
+                                  const void *data, size_t len)
+{
+    netio_network *net = u->end.net;
+    const netio_link *l = netio__mem_link(net, src, dst);
+    uint64_t us = netio__mem_arrival(netio__mem_now(net), &u->wire, l, len);
+    if (l->cut || netio__mem_chance(net, l->loss_permille)) return 0;
+    int err = netio__socket_put(u, src, dst, l, us, data, len);
+    if (err == 0 && netio__mem_chance(net, l->duplicate_permille))
+        err = netio__socket_put(u, src, dst, l, us, data, len);
+    return err;
+}
+
+static int netio__socket_send(netio__mem_socket *u, const netio_datagram *m)
+{
+    netio__ip src = u->end.local, dst = u->end.peer, chosen;
+    size_t step = m->segment ? m->segment : m->len;
+    int err = m->peer.len ? netio__mem_peer(&dst, &m->peer) : 0;
+    if (err < 0) return err;
+    if (!dst.family) return NETIO_ENOTCONN;
+    if (src.family != dst.family && !u->end.dual) return NETIO_EAFNOSUPPORT;
+    if (step > NETIO__MEM_DATAGRAM) return NETIO_EMSGSIZE;
+    if (u->under_way >= NETIO__MEM_QUEUE) return NETIO_EAGAIN;
+    if (netio__ip_is_any(&src)) {
+        err = netio__mem_source(u->end.member, &dst, &chosen);
+        if (err == 0 && m->local.len) err = netio__mem_peer(&chosen, &m->local);
+        chosen.port = src.port;
+        src = chosen;
+    }
+    size_t at = 0;
+    do {
+        size_t n = m->len - at < step ? m->len - at : step;
+        if (err == 0) err = netio__socket_transmit(u, &src, &dst, (const uint8_t *)m->data + at, n);
+        at += n;
+    } while (err == 0 && at < m->len);
+    return err;
+}
+
+// A batch, in slots of the loop's buffer.
+static void netio__socket_tell(netio__mem_socket *u)
+{
+    netio__node *n = u->end.node;
+    netio_datagram *m = n->loop->batch;
+    size_t slots = netio__udp_slots(netio__udp_of(n)), count = 0;
+    for (; u->queue && count < slots; count++, m++) {
+        netio__mem_packet *p = u->queue;
+        void *data = m->data;
+        size_t cap = m->cap;
+        memset(m, 0, sizeof *m);
+        m->data = data;
+        m->cap = cap;
+        m->full = p->len;
+        m->len = p->len < cap ? p->len : cap;
+        m->truncated = p->len > cap;
+        memcpy(data, p + 1, m->len);
+        netio__addr_set_ip(&m->peer, &p->src);
+        p->dst.port = 0;
+        netio__addr_set_ip(&m->local, &p->dst);
+        u->queue = p->next;
+        u->queued -= netio__packet_cost(p->len);
+        netio__packet_free(u->end.net, p);
+    }
+    netio__datagrams(n, n->loop->batch, count);
+}
+
+static bool netio__socket_has(const netio__mem_socket *u)
+{
+    if ((u->end.want & NETIO_EV_READ) && (u->queue || u->refused)) return true;
+    return (u->end.want & NETIO_EV_WRITE) && u->under_way < NETIO__MEM_QUEUE;
+}
+
+static void netio__socket_report(netio__mem_socket *u)
+{
+    netio__mem_end *e = &u->end;
+    if (u->refused && (e->want & NETIO_EV_READ)) {
+        u->refused = false;
+        netio__datagram_failed(e->node, NETIO_ECONNREFUSED);
+    }
+    if (!e->closing && u->queue && (e->want & NETIO_EV_READ)) netio__socket_tell(u);
+    if (!e->closing && (e->want & NETIO_EV_WRITE) && u->under_way < NETIO__MEM_QUEUE) {
+        e->want &= (uint8_t) ~(unsigned)NETIO_EV_WRITE;
+        netio__writable(e->node);
+    }
+    if (!e->closing && netio__socket_has(u)) netio__mem_ready(e);
+}
+
+static void netio__socket_close(netio__mem_socket *u)
+{
+    netio__mem_unbind(&u->end);
+    while (u->queue) {
+        netio__mem_packet *p = u->queue;
+        u->queue = p->next;
+        netio__packet_free(u->end.net, p);
+    }
+    u->end.closed = true;
+}
+
+// --- the engine ----------------------------------------------------------------------------------
+
+static void netio__mem_shut(netio__mem_end *e, bool reset)
+{
+    e->closing = true;
+    if (e->event.kind == NETIO__MEM_LISTENER) netio__mem_listener_close(netio__mem_listener_of(e));
+    else if (e->event.kind == NETIO__MEM_SOCKET) netio__socket_close(netio__mem_socket_of(e));
+    else netio__stream_close(netio__mem_stream_of(e), reset);
+}
+
+// A listener, or an endpoint.
+static int netio__mem_open(netio__node *n, int kind, size_t size, const char *address,
+                           const char *peer, const netio_socket_opts *o)
+{
+    netio_addr a;
+    netio__mem_end *e = (netio__mem_end *)NETIO_MALLOC(size);
+    if (!e) return NETIO_ENOMEM;
+    memset(e, 0, size);
+    netio__mem_enter(e, n->loop->member, kind);
+    int err = peer ? netio_addr_parse(&a, peer, strlen(peer)) : 0;
+    if (err == 0 && peer) err = netio__mem_peer(&e->peer, &a);
+    if (err == 0 && !peer) err = netio__mem_local(e, address ? address : ":0", o);
+    if (err == 0) err = peer ? netio__mem_settle(e, address, o) : netio__mem_bind(e);
+    if (err < 0) {
+        netio__mem_leave(e);
+        NETIO_FREE(e);
+        return err;
+    }
+    e->node = n;
+    n->io.memory = e;
+    return 0;
+}
+
+static int netio__memory_listen(netio__node *n, const char *address, const netio_socket_opts *o)
+{
+    if (o->type && o->type != NETIO_STREAM) return NETIO_ENOTSUP;
+    if (o->backlog < 0) return NETIO_EINVAL;
+    int err =
+        netio__mem_open(n, NETIO__MEM_LISTENER, sizeof(netio__mem_listener), address, NULL, o);
+    if (err < 0) return err;
+    netio__mem_listener_of(netio__mem_end_of(n))->backlog = o->backlog ? (size_t)o->backlog : 1024;
+    return 0;
+}
+
+static int netio__memory_bind(netio__node *n, const char *address, const char *peer,
+                              const netio_socket_opts *o)
+{
+    if (o->type && o->type != NETIO_DGRAM) return NETIO_ENOTSUP;
+    return netio__mem_open(n, NETIO__MEM_SOCKET, sizeof(netio__mem_socket), address, peer, o);
+}
+
+static int netio__memory_connect(netio__node *n, const netio_addr *a, const netio_socket_opts *o)
+{
+    netio__ip to;
+    int err = netio__mem_peer(&to, a);
+    if (err < 0) return err;
+    if (o->type && o->type != NETIO_STREAM) return NETIO_ENOTSUP;
+    netio__mem_stream *s = netio__stream_make(n->loop->member, NULL);
+    if (!s) return NETIO_ENOMEM;
+    s->end.peer = to;
+    s->peer->end.closed = true; // until somebody listens
+    err = netio__mem_settle(&s->end, o->local, o);
+    if (err < 0) {
+        s->end.closed = true;
+        netio__mem_release(&s->end);
+        return err;
+    }
+    s->peer->end.local = to;
+    s->peer->end.peer = s->end.local;
+    s->dialing = true;
+    s->end.node = n;
+    n->io.memory = s;
+    netio__stream_start(s, NETIO__MEM_SYN);
+    return NETIO_EINPROGRESS;
+}
+
+static void netio__memory_own(netio__node *n)
+{
+    netio__mem_end *e = netio__mem_end_of(n);
+    e->node = n;
+    e->member = n->loop->member;
+    e->want = 0;
+}
+
+static int netio__memory_want(netio__node *n, unsigned events)
+{
+    netio__mem_end *e = netio__mem_end_of(n);
+    unsigned before = e->want;
+    bool has = events != 0;
+    e->want = (uint8_t)events;
+    if (e->closing) return 0;
+    if (e->event.kind == NETIO__MEM_STREAM) {
+        netio__mem_stream *s = netio__mem_stream_of(e);
+        // A read that was under way when it was stopped may still end in bytes.
+        bool stops = (before & NETIO_EV_READ) && !(events & NETIO_EV_READ);
+        if (stops && s->peer->arrived && s->grant && (netio__mem_random(e->net) & 1))
+            s->late =
+                netio__mem_some(e->net, s->grant < NETIO__MEM_LATE ? s->grant : NETIO__MEM_LATE);
+        if (!(before & NETIO_EV_READ) && (events & NETIO_EV_READ)) s->grant = netio__appetite(n);
+        has = netio__stream_has(s);
+    } else if (e->event.kind == NETIO__MEM_SOCKET) {
+        has = netio__socket_has(netio__mem_socket_of(e));
+    }
+    if (has) netio__mem_ready(e);
+    return 0;
+}
+
+static ptrdiff_t netio__memory_send(netio__node *n, const netio_buf *bufs, size_t count, bool lent)
+{
+    netio__mem_stream *s = netio__mem_stream_of(netio__mem_end_of(n));
+    const netio_link *l = netio__stream_link(s);
+    if (s->shut) return NETIO_EPIPE;
+    if (lent) {
+        if (count > NETIO__MEM_HELD) count = NETIO__MEM_HELD;
+        memcpy(s->held, bufs, count * sizeof *bufs);
+        s->held_count = count;
+        if (netio__stream_sends(s)) netio__mem_ready(&s->end);
+        return NETIO_EINPROGRESS;
+    }
+    if (s->error) return s->told ? (int)NETIO_EPIPE : s->error;
+    if (l->send_max && netio__mem_random(s->end.net) % 4 == 0) return NETIO_EAGAIN;
+    ptrdiff_t sent = netio__stream_take(s, bufs, count);
+    return sent ? sent : (ptrdiff_t)NETIO_EAGAIN;
+}
+
+static ptrdiff_t netio__memory_send_file(netio__node *n, netio_file file, uint64_t off,
+                                         uint64_t len)
+{
+    (void)n, (void)file, (void)off, (void)len;
+    return NETIO_ENOTSUP;
+}
+
+static ptrdiff_t netio__memory_send_batch(netio__node *n, const netio_datagram *msgs, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        int err = netio__socket_send(netio__mem_socket_of(netio__mem_end_of(n)), &msgs[i]);
+        if (err < 0) return i ? (ptrdiff_t)i : err;
+    }
+    return (ptrdiff_t)count;
+}
+
+static int netio__memory_shutdown(netio__node *n)
+{
+    netio__mem_stream *s = netio__mem_stream_of(netio__mem_end_of(n));
+    netio__stream_fin(s);
+    return s->error;
+}
+
+static void netio__memory_close(netio__node *n, bool reset)
+{
+    netio__mem_end *e = netio__mem_end_of(n);
+    netio__mem_shut(e, reset);
+    netio__mem_ready(e);
+}
+
+static void netio__memory_discard(netio_loop *loop, netio__io io)
+{
+    netio__mem_end *e = (netio__mem_end *)io.memory;
+    (void)loop;
+    netio__mem_shut(e, true);
+    netio__mem_release(e);
+}
+
+static int netio__memory_no_socket(netio__node *n, netio_socket *out) // nor detach
+{
+    (void)n, (void)out;
+    return NETIO_ENOTSUP;
+}
+
+static int netio__memory_name(netio__node *n, netio_addr *out, bool peer)
+{
+    const netio__mem_end *e = netio__mem_end_of(n);
+    const netio__ip *ip = peer ? &e->peer : &e->local;
+    if (!ip->family) return NETIO_ENOTCONN;
+    netio__addr_set_ip(out, ip);
+    return 0;
+}
+
+static bool netio__mem_same_name(const char *a, const char *b)
+{
+    for (;; a++, b++) {
+        int x = *a >= 'A' && *a <= 'Z' ? *a + 32 : *a, y = *b >= 'A' && *b <= 'Z' ? *b + 32 : *b;
+        if (x != y) return false;
+        if (x == 0) return true;
+    }
+}
+
+static int netio__memory_lookup(netio_loop *loop, const char *host_port, netio_addr *out,
+                                size_t *count)
+{
+    netio__lookup q;
+    memset(&q, 0, sizeof q);
+    int err = netio__resolve_literal(&q, host_port);
+    if (err != NETIO_EAGAIN) return err < 0 ? err : (int)NETIO_EINVAL; // no name
+    *count = 0;
+    for (const netio__mem_name *k = loop->network->names; k; k = k->next) {
+        if (!netio__mem_same_name((const char *)(k + 1), q.host)) continue;
+        if (*count == NETIO_RESOLVE_MAX) break;
+        netio__addr_set_ip(&out[*count], &k->ip);
+        netio_addr_set_port(&out[(*count)++], q.port);
+    }
+    return *count ? 0 : NETIO_EAI_NONAME;
+}
+
+// --- time, and telling -----------------------------------------------------------------------------
+
+// Whatever arrives by now.
+static void netio__mem_step(netio_network *net)
+{
+    while (net->heap.count && net->heap.items[0].us <= netio__mem_now(net)) {
+        netio__mem_event *e = (netio__mem_event *)(void *)net->heap.items[0].place;
+        netio__heap_clear(&net->heap, &e->place);
+        if (e->kind == NETIO__MEM_STREAM) netio__stream_run((netio__mem_stream *)(void *)e);
+        else netio__packet_arrive((netio__mem_packet *)(void *)e);
+    }
+}
+
+static void netio__mem_report(netio__mem_end *e)
+{
+    if (e->closing) {
+        netio__node *n = e->node;
+        e->node = NULL;
+        netio__closed(n);
+        netio__mem_release(e);
+    } else if (e->event.kind == NETIO__MEM_STREAM) {
+        netio__stream_report(netio__mem_stream_of(e));
+    } else if (e->event.kind == NETIO__MEM_LISTENER) {
+        netio__mem_listener_report(netio__mem_listener_of(e));
+    } else {
+        netio__socket_report(netio__mem_socket_of(e));
+    }
+}
+
+// What lines up meanwhile waits for the next turn.
+static void netio__memory_due(netio_loop *loop)
+{
+    netio__member *m = loop->member;
+    if (!m) return;
+    netio_network *net = loop->network;
+    netio__mem_step(net);
+    netio__mem_end *last = m->ready ? m->ready_last : NULL, *e = NULL;
+    net->depth++;
+    while (m->ready && e != last) {
+        e = m->ready;
+        m->ready = e->ready_next;
+        e->ready = false;
+        netio__mem_report(e);
+    }
+    net->depth--;
+    netio__mem_sweep(net);
+}
+
+static int netio__memory_wait(netio_loop *loop, uint64_t until_us)
+{
+    (void)until_us; // others move the clock, see netio__network_drive
+    netio__loop_tick(loop);
+    loop->woken = true;
+    netio__memory_due(loop);
+    return 0;
+}
+
+static uint64_t netio__memory_next(netio_loop *loop)
+{
+    if (!loop->member) return NETIO__NEVER_US;
+    if (loop->member->ready) return 0;
+    return loop->network->heap.count ? loop->network->heap.items[0].us : NETIO__NEVER_US;
+}
+
+// Of structs that begin with a pointer to the next one.
+static void netio__mem_free_list(void *list)
+{
+    while (list) {
+        void *next;
+        memcpy(&next, list, sizeof next);
+        NETIO_FREE(list);
+        list = next;
+    }
+}
+
+static void netio__network_free(netio_network *net)
+{
+    while (net->heap.count) { // datagrams whose senders are gone
+        netio__mem_packet *p = (netio__mem_packet *)(void *)net->heap.items[0].place;
+        netio__heap_clear(&net->heap, &p->event.place);
+        netio__packet_land(p);
+        netio__packet_free(net, p);
+    }
+    netio__mem_sweep(net);
+    netio__mem_free_list(net->rules);
+    netio__mem_free_list(net->names);
+    netio__mem_free_list(net->pool);
+    NETIO_FREE(net->heap.items);
+    NETIO_FREE(net);
+}
+
+// After a fork its ends are still open; nobody is told.
+static void netio__memory_leave(netio_loop *loop, bool forked)
+{
+    netio__member *m = loop->member, **at;
+    netio_network *net = loop->network;
+    (void)forked;
+    if (!m) return;
+    for (netio__mem_end *e = net->ends, *next; e; e = next) {
+        next = e->next;
+        if (e->member != m) continue;
+        e->ready = false;
+        e->node = NULL;
+        if (!e->closed) netio__mem_shut(e, true);
+        e->member = NULL;
+        netio__mem_release(e);
+    }
+    for (at = &net->members; *at != m;) at = &(*at)->next;
+    *at = m->next;
+    if (net->cursor == m) net->cursor = m->next;
+    NETIO_FREE(m);
+    loop->member = NULL;
+    netio__mem_sweep(net);
+    if (net->real) netio__network_free(net);
+}
+
+static const netio__engine_ops netio__memory_ops = {
+    netio__memory_listen,    netio__memory_connect,    netio__memory_bind,
+    netio__memory_own,       netio__memory_want,       netio__memory_send,
+    netio__memory_send_file, netio__memory_send_batch, netio__memory_shutdown,
+    netio__memory_close,     netio__memory_discard,    netio__memory_no_socket,
+    netio__memory_name,      netio__memory_no_socket,  netio__memory_lookup,
+    netio__memory_wait,      netio__memory_next,       netio__memory_due,
+    netio__memory_leave};
+
+// --- networks --------------------------------------------------------------------------------------
+
+static bool netio__link_ok(const netio_link *l)
+{
+    return l->latency_ms >= 0 && l->jitter_ms >= 0 && l->loss_permille >= 0 &&
+           l->loss_permille <= 1000 && l->duplicate_permille >= 0 && l->duplicate_permille <= 1000;
+}
+
+NETIO_API int netio_network_create(netio_network **out, const netio_network_opts *opts)
+{
+    if (!out || (opts && !netio__link_ok(&opts->link))) return NETIO_EINVAL;
+    netio_network *net = (netio_network *)NETIO_MALLOC(sizeof *net);
+    if (!net) return NETIO_ENOMEM;
+    memset(net, 0, sizeof *net);
+    if (opts) net->link = opts->link;
+    net->random = opts && opts->seed ? opts->seed : 1;
+    net->now_us = 1000000; // not 0, which says "never" in places
+    *out = net;
+    return 0;
+}
+
+NETIO_API int netio_network_destroy(netio_network *net)
+{
+    if (!net) return 0;
+    if (net->members || net->driving) return NETIO_EBUSY;
+    netio__network_free(net);
+    return 0;
+}
+
+NETIO_API uint64_t netio_network_now_us(const netio_network *net) { return net->now_us; }
+
+static int netio__mem_host(netio__ip *out, const char *host)
+{
+    int err = netio__parse_ip(out, host, strlen(host));
+    netio__ip_unmap(out);
+    return err < 0 ? (int)NETIO_EINVAL : 0;
+}
+
+NETIO_API int netio_network_name(netio_network *net, const char *name, const char *host)
+{
+    netio__ip ip;
+    if (!net || !name || !host || !netio__host_ok(name)) return NETIO_EINVAL;
+    int err = netio__mem_host(&ip, host);
+    if (err < 0) return err;
+    netio__mem_name **at = &net->names;
+    for (; *at; at = &(*at)->next)
+        if (netio__mem_same(&(*at)->ip, &ip) && netio__mem_same_name((char *)(*at + 1), name))
+            return 0;
+    size_t size = strlen(name) + 1;
+    netio__mem_name *k = (netio__mem_name *)NETIO_MALLOC(sizeof *k + size);
+    if (!k) return NETIO_ENOMEM;
+    k->next = NULL;
+    k->ip = ip;
+    memcpy(k + 1, name, size);
+    *at = k;
+    return 0;
+}
+
+// Rules that can never fit again are forgotten, so that cutting and healing a link costs nothing.
+static void netio__rules_add(netio_network *net, netio__mem_rule *rule)
+{
+    netio__mem_rule **at = &net->rules;
+    while (*at) {
+        netio__mem_rule *r = *at;
+        if (netio__mem_fits(rule, &r->a, &r->b) || netio__mem_fits(rule, &r->b, &r->a)) {
+            *at = r->next;
+            NETIO_FREE(r);
+        } else {
+            at = &r->next;
+        }
+    }
+    rule->next = net->rules;
+    net->rules = rule;
+    net->link_gen++;
+}
+
+NETIO_API int netio_network_link(netio_network *net, const char *host_a, const char *host_b,
+                                 const netio_link *link)
+{
+    netio__ip a, b;
+    memset(&a, 0, sizeof a);
+    memset(&b, 0, sizeof b);
+    if (!net || !link || !netio__link_ok(link)) return NETIO_EINVAL;
+    int err = host_a ? netio__mem_host(&a, host_a) : 0;
+    if (err == 0 && host_b) err = netio__mem_host(&b, host_b);
+    if (err < 0) return err;
+    netio__mem_rule *rule = (netio__mem_rule *)NETIO_MALLOC(sizeof *rule);
+    if (!rule) return NETIO_ENOMEM;
+    rule->a = a;
+    rule->b = b;
+    rule->link = *link;
+    netio__rules_add(net, rule);
+    for (netio__mem_end *e = net->ends; e; e = e->next)
+        if (e->event.kind == NETIO__MEM_STREAM) netio__stream_heal(netio__mem_stream_of(e));
+    return 0;
+}
+
+// Puts a loop on its network; one that has none gets one of its own, for pairs, on its own clock.
+static int netio__memory_attach(netio_loop *loop)
+{
+    netio_network *net = loop->opts.network;
+    netio__ip host;
+    if (loop->member) return 0;
+    int err = netio__mem_host(&host, net && loop->opts.host ? loop->opts.host : "127.0.0.1");
+    if (err < 0 || netio__ip_is_any(&host)) return NETIO_EINVAL;
+    netio__member *m = (netio__member *)NETIO_MALLOC(sizeof *m);
+    if (!m) return NETIO_ENOMEM;
+    memset(m, 0, sizeof *m);
+    if (!net) err = netio_network_create(&net, NULL);
+    if (err < 0) {
+        NETIO_FREE(m);
+        return err;
+    }
+    net->real = !loop->opts.network;
+    m->loop = loop;
+    m->host = host;
+    netio__member **at = &net->members;
+    while (*at) at = &(*at)->next;
+    *at = m;
+    loop->member = m;
+    loop->network = net;
+    loop->virtual_clock = !net->real;
+    loop->engines[loop->poller ? 1 : 0] = &netio__memory_ops;
+    return 0;
+}
+
+// Joins two nodes of a loop.
+static int netio__memory_pair(netio__node *a, netio__node *b, const netio_link *link)
+{
+    if (!netio__link_ok(link)) return NETIO_EINVAL;
+    netio__mem_stream *s = netio__stream_make(a->loop->member, link);
+    if (!s) return NETIO_ENOMEM;
+    for (int i = 0; i < 2; i++) {
+        s[i].end.local = s[1 - i].end.peer = s[i].end.member->host;
+        s[i].end.local.port = s[1 - i].end.peer.port = netio__mem_next_port(s[i].end.net);
+    }
+    for (int i = 0; i < 2; i++) {
+        netio__node *n = i == 0 ? a : b;
+        s[i].connected = true;
+        n->io.memory = &s[i];
+        netio__memory_own(n);
+    }
+    return 0;
+}
+
+// --- running loops on the virtual clock ----------------------------------------------------------
+
+static int netio__turn(netio_loop *loop, uint64_t until_us);
+static bool netio__loop_over(const netio_loop *loop);
+static uint64_t netio__loop_next(netio_loop *loop);
+
+// One turn of each loop that has something to do now. Sets how many callbacks `only` ran; returns
+// how many turns there were, or an error.
+static int netio__network_round(netio_network *net, netio_loop *only, int *ran)
+{
+    int turns = 0;
+    netio__mem_step(net);
+    for (netio__member *m = net->members; m; m = net->cursor) {
+        netio_loop *loop = m->loop;
+        net->cursor = m->next;
+        if (netio__loop_over(loop) || (!m->ready && netio__loop_next(loop) > net->now_us)) continue;
+        bool running = loop->running; // the whole time, if it is `only`
+        loop->running = true;
+        loop->thread = netio__thread_id();
+        int n = netio__turn(loop, net->now_us);
+        loop->running = running;
+        if (n < 0) return n;
+        turns++;
+        if (loop == only) *ran += n;
+        if (loop == only ? netio__loop_over(loop) : !only && loop->stopped) break;
+    }
+    return turns;
+}
+
+static uint64_t netio__network_next(netio_network *net)
+{
+    uint64_t next = net->heap.count ? net->heap.items[0].us : NETIO__NEVER_US;
+    for (netio__member *m = net->members; m; m = m->next) {
+        if (netio__loop_over(m->loop)) continue;
+        uint64_t us = m->ready ? 0 : netio__loop_next(m->loop);
+        if (us < next) next = us;
+    }
+    return next;
+}
+
+static bool netio__network_over(const netio_network *net, const netio_loop *only, bool once)
+{
+    if (only) return once ? only->stopped : netio__loop_over(only);
+    for (const netio__member *m = net->members; m; m = m->next)
+        if (m->loop->stopped) return true;
+    return false;
+}
+
+// `once`: until `only` has run a callback.
+static int netio__network_go(netio_network *net, netio_loop *only, uint64_t until_us, bool once)
+{
+    int err = 0, ran = 0;
+    if (net->driving) return NETIO_EBUSY;
+    net->driving = true;
+    if (only) {
+        only->running = true;
+        only->thread = netio__thread_id();
+    }
+    while (!netio__network_over(net, only, once)) {
+        err = netio__network_round(net, only, &ran);
+        if (err < 0 || (once && ran)) break;
+        if (err > 0) continue;
+        uint64_t next = netio__network_next(net);
+        if (next > until_us || next == NETIO__NEVER_US) {
+            if (until_us != NETIO__NEVER_US && until_us > net->now_us) net->now_us = until_us;
+            break;
+        }
+        if (next > net->now_us) net->now_us = next;
+    }
+    net->driving = false;
+    for (netio__member *m = net->members; m; m = m->next) netio__loop_tick(m->loop);
+    if (only) only->running = false;
+    if (once) only->stopped = false;
+    return err < 0 ? err : ran;
+}
+
+// Runs all loops of a network until `only` is over (NULL: one was stopped), nothing is left that
+// could happen, or it is `until_us`. Only when no loop has anything to do now does time pass.
+static int netio__network_drive(netio_network *net, netio_loop *only, uint64_t until_us)
+{
+    int err = netio__network_go(net, only, until_us, false);
+    return err < 0 ? err : 0;
+}
+
+// Likewise, until `only` has run callbacks. Returns their number.
+static int netio__network_once(netio_network *net, netio_loop *only, uint64_t until_us)
+{
+    return netio__network_go(net, only, until_us, true);
+}
+
+NETIO_API int netio_network_run(netio_network *net, int duration_ms)
+{
+    if (!net) return NETIO_EINVAL;
+    uint64_t until =
+        duration_ms < 0 ? NETIO__NEVER_US : net->now_us + (uint64_t)duration_ms * 1000u;
+    int err = netio__network_drive(net, NULL, until);
+    for (netio__member *m = net->members; m && err != NETIO_EBUSY; m = m->next)
+        m->loop->stopped = false;
+    return err;
+}
+
+//================================================================================================
+// >>run.c                                                                  loops, and their turns
+//================================================================================================
+
+static void netio__closed(netio__node *n)
+{
+    switch (n->kind) {
+    case NETIO__CONN: netio__conn_closed(netio__conn_of(n)); return;
+    case NETIO__UDP: netio__udp_of(n)->gone = true; break;
+    default: n->io.socket = NETIO_INVALID_SOCKET; break;
+    }
+    netio__work(n); // freed at the end of the turn
+}
+
+static void netio__writable(netio__node *n)
+{
+    if (n->kind == NETIO__CONN) netio__conn_writable(netio__conn_of(n));
+    else if (n->kind == NETIO__UDP) netio__udp_writable(netio__udp_of(n));
+}
+
+static void netio__node_timer(netio__node *n)
+{
+    netio__attempt_node *attempt = (netio__attempt_node *)(void *)n;
+    netio__wish *wish = (netio__wish *)(void *)n;
+    switch (n->kind) {
+    case NETIO__CONN: netio__conn_timer(netio__conn_of(n)); return;
+    case NETIO__LISTENER: netio__listener_feed(netio__listener_of(n)); return;
+    case NETIO__ATTEMPT:
+        if (attempt->c) netio__attempt_again(attempt);
+        return;
+    case NETIO__UDP: netio__udp_end(netio__udp_of(n), NETIO_ETIMEDOUT); return;
+    case NETIO__LOOKUP: // one that has an answer is told so at the end of the turn
+        if (wish->done && !wish->answer) netio__wish_end(wish, NETIO_ETIMEDOUT, NULL, 0);
+        return;
+    default: netio__timer_due((netio__timer *)(void *)n); return;
+    }
+}
+
+static void netio__node_work(netio__node *n)
+{
+    switch (n->kind) {
+    case NETIO__CONN: netio__conn_work(netio__conn_of(n)); return;
+    case NETIO__LISTENER: netio__listener_free(netio__listener_of(n)); return;
+    case NETIO__UDP: netio__udp_work(netio__udp_of(n)); return;
+    case NETIO__LOOKUP: netio__wish_work((netio__wish *)(void *)n); return;
+    default: netio__node_free(n); return; // attempts and watches that are over
+    }
+}
+
+// --- a turn ------------------------------------------------------------------------------------
+
+static bool netio__loop_idle(netio_loop *loop)
+{
+    return loop->active == 0 && !loop->work && !loop->released && !netio__posts_wait(loop);
+}
+
+static bool netio__finished(const netio_loop *loop)
+{
+    return loop->finishing && loop->finish_begun && loop->slabs[NETIO__CONN].live == 0 &&
+           !loop->work && !loop->released;
+}
+
+static bool netio__loop_over(const netio_loop *loop)
+{
+    return loop->stopped || netio__finished(loop) ||
+           netio__loop_idle((netio_loop *)(uintptr_t)loop);
+}
+
+// When something is due that no engine reports.
+static uint64_t netio__loop_next(netio_loop *loop)
+{
+    uint64_t next = loop->heap.count ? loop->heap.items[0].us : NETIO__NEVER_US;
+    if (loop->work || loop->released || loop->woken || loop->stopped) return 0;
+    if (loop->finishing && !loop->finish_begun) return 0;
+    if (loop->finishing && loop->finish_us < next) next = loop->finish_us;
+    if (loop->virtual_clock) return netio__posts_wait(loop) ? 0 : next;
+    if (loop->network) {
+        uint64_t due = loop->engines[1]->next(loop);
+        if (due < next) next = due;
+    }
+    return next;
+}
+
+// Asks each connection to end, once; at the deadline the rest is aborted.
+static void netio__finish_step(netio_loop *loop)
+{
+    netio__node *n;
+    bool begin = !loop->finish_begun, over = loop->now_us >= loop->finish_us;
+    if (!loop->finishing || (!begin && !over)) return;
+    loop->finish_begun = true;
+    for (size_t i = 0; (n = netio__slab_at(&loop->slabs[NETIO__CONN], i)) != NULL; i++) {
+        netio__conn *c = netio__conn_of(n);
+        if (n->gen && c->state == NETIO__OPEN && (c->flags & NETIO__TELL_OPEN)) netio__tell_open(c);
+        if (!n->gen || c->state == NETIO__OVER) continue;
+        if (over || c->state < NETIO__OPEN || (c->flags & NETIO__TELL_OPEN)) {
+            netio__os_set_error(0);
+            netio__conn_end(c, over ? NETIO_ECONNABORTED : NETIO_ECANCELED, NETIO_STAGE_NONE);
+        } else if (c->state == NETIO__OPEN && c->handler->on_stop) {
+            loop->calls++;
+            c->handler->on_stop(netio__conn_handle(c));
+        } else if (c->state == NETIO__OPEN) {
+            netio__conn_close_start(c);
+        }
+    }
+}
+
+static void netio__stats_publish(netio_loop *loop)
+{
+    loop->stats.active = loop->slabs[NETIO__CONN].live;
+    netio__os_lock(&loop->lock);
+    loop->published = loop->stats;
+    netio__os_unlock(&loop->lock);
+}
+
+#if NETIO_DEBUG
+static void netio__turn_begins(netio_loop *loop) { loop->turn_us = netio__os_now_us(); }
+
+// A handler that holds the loop is a bug that nobody sees otherwise.
+static void netio__turn_ends(netio_loop *loop)
+{
+    if (netio__os_now_us() - loop->turn_us < (uint64_t)loop->opts.slow_ms * 1000u) return;
+    loop->stats.slow++;
+    netio__log(loop, NETIO_LOG_WARN, "a turn held the loop for longer than slow_ms", 0);
+}
+#else
+static void netio__turn_begins(netio_loop *loop) { (void)loop; }
+
+static void netio__turn_ends(netio_loop *loop) { (void)loop; }
+#endif
+
+// Waits until `until_us` at most and does what is due. Returns callbacks run, or an error.
+static int netio__turn(netio_loop *loop, uint64_t until_us)
+{
+    uint64_t calls = loop->calls, next = netio__loop_next(loop);
+    int err = netio__ops_of(loop)->wait(loop, next < until_us ? next : until_us);
+    if (err < 0) return err;
+    netio__turn_begins(loop);
+    loop->stats.turns++;
+    if (!loop->stopped) {
+        if (loop->network && !loop->virtual_clock) loop->engines[1]->due(loop);
+        if (loop->woken) {
+            loop->woken = false;
+            netio__posts_run(loop, false);
+            netio__names_answers(loop);
+        }
+        netio__timers_run(loop);
+        netio__finish_step(loop);
+        netio__work_run(loop);
+        netio__releases_run(loop);
+    }
+    netio__turn_ends(loop);
+    netio__stats_publish(loop);
+    calls = loop->calls - calls;
+    return calls > INT32_MAX ? INT32_MAX : (int)calls;
+}
+
+// What calls since the last turn have left to do. Returns callbacks run.
+static uint64_t netio__catch_up(netio_loop *loop)
+{
+    uint64_t calls = loop->calls;
+    if (loop->work && !loop->stopped) netio__work_run(loop);
+    return loop->calls - calls;
+}
+
+static int netio__network_drive(netio_network *net, netio_loop *only, uint64_t until_us);
+static int netio__network_once(netio_network *net, netio_loop *only, uint64_t until_us);
+
+static void netio__run_done(netio_loop *loop)
+{
+    if (netio__finished(loop)) loop->finishing = loop->finish_begun = false;
+    loop->running = loop->stopped = false;
+}
+
+NETIO_API int netio_loop_run(netio_loop *loop)
+{
+    int err = 0;
+    if (!loop) return NETIO_EINVAL;
+    if (loop->running) return NETIO_EBUSY;
+    if (loop->virtual_clock) {
+        err = netio__network_drive(loop->network, loop, NETIO__NEVER_US);
+        if (err != NETIO_EBUSY) netio__run_done(loop);
+        return err < 0 ? err : 0;
+    }
+    loop->running = true;
+    loop->thread = netio__thread_id();
+    netio__loop_tick(loop);
+    do {
+        bool now = netio__catch_up(loop) > 0 || netio__loop_idle(loop);
+        err = netio__turn(loop, now ? loop->now_us : NETIO__NEVER_US);
+    } while (err >= 0 && !netio__loop_over(loop));
+    netio__run_done(loop);
+    return err < 0 ? err : 0;
+}
+
+NETIO_API int netio_loop_run_once(netio_loop *loop, int timeout_ms)
+{
+    if (!loop) return NETIO_EINVAL;
+    if (loop->running) return NETIO_EBUSY;
+    netio__loop_tick(loop);
+    uint64_t until = timeout_ms < 0 ? NETIO__NEVER_US : netio__in_ms(loop, timeout_ms);
+    if (loop->virtual_clock) return netio__network_once(loop->network, loop, until);
+    loop->running = true;
+    loop->thread = netio__thread_id();
+    uint64_t before = netio__catch_up(loop);
+    int calls = netio__turn(loop, before ? loop->now_us : until);
+    netio__run_done(loop);
+    return calls < 0 || before > INT32_MAX / 2 ? calls : calls + (int)before;
+}
+
+NETIO_API void netio_loop_stop(netio_loop *loop)
+{
+    if (loop->poller) netio__wake_write(loop->poller->wake[1], true);
+    else loop->stopped = true;
+}
+
+NETIO_API void netio_loop_finish(netio_loop *loop, int timeout_ms)
+{
+    netio__node *n;
+    netio__loop_tick(loop);
+    if (loop->finishing) timeout_ms = 0; // the second time
+    loop->finishing = true;
+    loop->finish_us = timeout_ms < 0 ? NETIO__NEVER_US : netio__in_ms(loop, timeout_ms);
+    for (size_t i = 0; (n = netio__slab_at(&loop->slabs[NETIO__LISTENER], i)) != NULL; i++)
+        if (n->gen) netio__listener_end(netio__listener_of(n));
+    for (size_t i = 0; (n = netio__slab_at(&loop->slabs[NETIO__UDP], i)) != NULL; i++)
+        if (n->gen) netio_udp_close(netio__udp_handle(netio__udp_of(n)));
+}
+
+NETIO_API netio_socket netio_loop_poll_fd(const netio_loop *loop)
+{
+    return loop->poller ? netio_poller_fd(loop->poller) : NETIO_INVALID_SOCKET;
+}
+
+NETIO_API int netio_loop_next_timeout(const netio_loop *loop)
+{
+    netio_loop *l = (netio_loop *)(uintptr_t)loop;
+    netio__loop_tick(l);
+    return netio__wait_ms(l, netio__loop_next(l));
+}
+
+NETIO_API uint64_t netio_loop_now_ms(const netio_loop *loop) { return loop->now_us / 1000u; }
+
+NETIO_API void netio_loop_stats(netio_loop *loop, netio_stats *out)
+{
+    netio__os_lock(&loop->lock);
+    *out = loop->published;
+    netio__os_unlock(&loop->lock);
+}
+
+// --- making and ending -----------------------------------------------------------------------------
+
+static netio_loop_opts netio__no_loop_opts; // all zero, never written
+
+static void netio__loop_defaults(netio_loop *loop, const netio_loop_opts *o)
+{
+    static const size_t sizes[NETIO__KINDS] = {sizeof(netio__conn),         sizeof(netio__listener),
+                                               sizeof(netio__attempt_node), sizeof(netio__udp),
+                                               sizeof(netio__watch),        sizeof(netio__timer),
+                                               sizeof(netio__wish),         sizeof(netio__signal)};
+    loop->opts = *o;
+    loop->opts.recv_buffer = netio__size_or(o->recv_buffer, 256 * 1024);
+    if (loop->opts.recv_buffer < 4096) loop->opts.recv_buffer = 4096;
+    loop->opts.turn_budget = netio__size_or(o->turn_budget, 1024 * 1024);
+    loop->opts.lookups_max = netio__size_or(o->lookups_max, 1024);
+    loop->opts.resolver_threads = netio__size_or(o->resolver_threads, 4);
+    loop->opts.slow_ms = netio__or_default(o->slow_ms, 100);
+    for (int i = 0; i < NETIO__KINDS; i++) loop->slabs[i].size = sizes[i];
+    loop->signal_pipe[0] = loop->signal_pipe[1] = NETIO_INVALID_SOCKET;
+    loop->engines[0] = o->network ? &netio__memory_ops : &netio__ready_ops;
+    loop->engines[1] = &netio__memory_ops;
+}
+
+// Memory that no node owns.
+static void netio__loop_free(netio_loop *loop)
+{
+    for (int i = 0; i < NETIO__KINDS; i++) {
+        for (size_t j = 0; j < loop->slabs[i].count; j++) NETIO_FREE(loop->slabs[i].blocks[j]);
+        NETIO_FREE(loop->slabs[i].blocks);
+    }
+    for (int i = 0; i < 2; i++) {
+        while (loop->pool[i]) {
+            netio__chunk *next = loop->pool[i]->next;
+            NETIO_FREE(loop->pool[i]);
+            loop->pool[i] = next;
+        }
+    }
+    NETIO_FREE(loop->spare);
+    NETIO_FREE(loop->heap.items);
+    NETIO_FREE(loop->closing);
+    NETIO_FREE(loop->batch);
+    NETIO_FREE(loop->buf);
+    netio__os_sync_close(&loop->lock, &loop->unused);
+    NETIO_FREE(loop);
+}
+
+NETIO_API int netio_loop_create(netio_loop **out, const netio_loop_opts *opts)
+{
+    const netio_loop_opts *o = opts ? opts : &netio__no_loop_opts;
+    if (!out) return NETIO_EINVAL;
+    netio_loop *loop = (netio_loop *)NETIO_MALLOC(sizeof *loop);
+    if (!loop) return NETIO_ENOMEM;
+    memset(loop, 0, sizeof *loop);
+    int err = netio__os_sync_open(&loop->lock, &loop->unused);
+    if (err < 0) {
+        NETIO_FREE(loop);
+        return err;
+    }
+    netio__loop_defaults(loop, o);
+    loop->buf = (uint8_t *)NETIO_MALLOC(loop->opts.recv_buffer);
+    if (!loop->buf) err = NETIO_ENOMEM;
+    if (err == 0)
+        err =
+            o->network ? netio__memory_attach(loop) : netio_poller_open(&loop->poller, o->backend);
+    if (err < 0) {
+        netio__loop_free(loop);
+        return err;
+    }
+    netio__loop_tick(loop);
+    loop->stats.opened_ms = loop->now_us / 1000u;
+    netio__stats_publish(loop);
+    *out = loop;
+    return 0;
+}
+
+static void netio__node_end(netio__node *n)
+{
+    netio__wish *wish = (netio__wish *)(void *)n;
+    switch (n->kind) {
+    case NETIO__CONN:
+        netio__os_set_error(0);
+        netio__conn_end(netio__conn_of(n), NETIO_ECANCELED, NETIO_STAGE_NONE);
+        return;
+    case NETIO__LISTENER: netio__listener_end(netio__listener_of(n)); return;
+    case NETIO__UDP: netio__udp_end(netio__udp_of(n), NETIO_ECANCELED); return;
+    case NETIO__LOOKUP:
+        netio__unwork(n);
+        if (wish->done) netio__wish_end(wish, NETIO_ECANCELED, NULL, 0);
+        else netio__wish_work(wish);
+        return;
+    case NETIO__SIGNAL: netio__signal_leave((netio__signal *)(void *)n); break;
+    case NETIO__WATCH:
+        if (n->working == NETIO__QUEUED) return;
+        netio_poller_remove(n->loop->poller, n->io.socket);
+        break;
+    case NETIO__TIMER: break;
+    default: return; // attempts end with their connection
+    }
+    netio__node_free(n);
+}
+
+NETIO_API int netio_loop_destroy(netio_loop *loop)
+{
+    netio__node *n;
+    if (!loop) return 0;
+    if (loop->running) return NETIO_EBUSY;
+    loop->running = loop->destroying = true;
+    loop->thread = netio__thread_id();
+    netio__loop_tick(loop);
+    netio__posts_run(loop, true);
+    for (int kind = 0; kind < NETIO__KINDS; kind++)
+        for (size_t i = 0; (n = netio__slab_at(&loop->slabs[kind], i)) != NULL; i++)
+            if (n->gen) netio__node_end(n);
+    // Engines may need several steps to let go of what they hold.
+    for (int i = 0; i < 1000 && (loop->work || loop->released || loop->active); i++) {
+        netio__work_run(loop);
+        netio__releases_run(loop);
+        if (loop->virtual_clock) netio__ops_of(loop)->wait(loop, loop->now_us);
+        else if (loop->network) loop->engines[1]->due(loop);
+    }
+    netio__posts_run(loop, true);
+    netio__names_close(loop);
+    netio__ops_of(loop)->leave(loop, false);
+    if (loop->network) loop->engines[1]->leave(loop, false);
+    netio__loop_free(loop);
+    return 0;
+}
+
+NETIO_API void netio_loop_destroy_after_fork(netio_loop *loop)
+{
+    netio__node *n;
+    if (!loop) return;
+    for (int kind = 0; kind < NETIO__KINDS; kind++) {
+        for (size_t i = 0; (n = netio__slab_at(&loop->slabs[kind], i)) != NULL; i++) {
+            if (!n->gen) continue;
+            if (kind == NETIO__SIGNAL) netio__signal_leave((netio__signal *)(void *)n);
+            if (kind == NETIO__CONN) netio__conn_forget(netio__conn_of(n));
+            if (kind == NETIO__LISTENER) netio__listener_forget(netio__listener_of(n));
+            if (kind == NETIO__UDP) netio__chunks_free(netio__udp_of(n)->out);
+            if (kind == NETIO__LOOKUP) NETIO_FREE(((netio__wish *)(void *)n)->answer);
+            if (kind < NETIO__WATCH && n->engine == 0 && loop->poller &&
+                n->io.socket != NETIO_INVALID_SOCKET)
+                netio__os_close(n->io.socket);
+        }
+    }
+    netio__chunks_free(loop->released);
+    for (netio__post *p = loop->posts; p;) {
+        netio__post *next = p->next;
+        NETIO_FREE(p);
+        p = next;
+    }
+    // The resolver's threads stayed in the parent, perhaps inside their lock: their block is lost.
+    netio__ops_of(loop)->leave(loop, true);
+    if (loop->network) loop->engines[1]->leave(loop, true);
+    netio__loop_free(loop);
+}
+#endif // NETIO__HAS_LOOP
+
 //================================================================================================
 // >>helper.c
 //================================================================================================
+
+#ifndef NETIO_NO_HELPERS
+// The file call that the OS seams lack: write at an offset. NETIO_ENOTSUP: it has no positions. A
+// full disk is NETIO_EIO, as NETIO_ENOSPC is about buffers.
+#if !NETIO__WINDOWS
+#if defined(__GLIBC__) && !defined(__LP64__)
+#if !defined(__USE_LARGEFILE64)
+ssize_t pwrite64(int file, const void *data, size_t len, int64_t off);
+#endif
+#define NETIO__PWRITE64 pwrite64
+#else
+#define NETIO__PWRITE64 pwrite
+#endif
+
+static ptrdiff_t netio__os_write_file(int file, const void *data, size_t len, uint64_t off)
+{
+    netio__os_off at = (netio__os_off)off;
+    ssize_t n;
+    if ((uint64_t)at != off || at < 0) return NETIO_EINVAL;
+    do n = NETIO__PWRITE64(file, data, len, at);
+    while (n < 0 && errno == EINTR);
+    if (n >= 0) return (ptrdiff_t)n;
+    return errno == ESPIPE ? (int)NETIO_ENOTSUP : errno == ENOSPC ? NETIO_EIO : netio__os_fail();
+}
+#else
+// WriteFile moves the file's position even if it is told where to write: it is put back.
+static ptrdiff_t netio__os_write_file(netio_file file, const void *data, size_t len, uint64_t off)
+{
+    OVERLAPPED at;
+    LARGE_INTEGER zero, before;
+    DWORD n = 0;
+    zero.QuadPart = 0;
+    if (off > INT64_MAX) return NETIO_EINVAL; // all ones mean the file's end
+    if (GetFileType((HANDLE)file) == FILE_TYPE_PIPE) return NETIO_ENOTSUP;
+    if (!SetFilePointerEx((HANDLE)file, zero, &before, FILE_CURRENT)) return netio__os_fail();
+    memset(&at, 0, sizeof at);
+    at.Offset = (DWORD)off;
+    at.OffsetHigh = (DWORD)(off >> 32);
+    BOOL ok = WriteFile((HANDLE)file, data, (DWORD)len, &n, &at);
+    if (!ok && GetLastError() == ERROR_IO_PENDING) // opened for overlapped use, see read_file
+        ok = GetOverlappedResult((HANDLE)file, &at, &n, TRUE);
+    DWORD code = ok ? 0 : GetLastError();
+    SetFilePointerEx((HANDLE)file, before, NULL, FILE_BEGIN);
+    SetLastError(code);
+    return ok ? (ptrdiff_t)n : netio__os_fail();
+}
+#endif
+
+// Where a sequence or table begins that outsiders must not guess, and that no two share: the
+// address tells those apart that begin in the same microsecond.
+static uint64_t netio__helper_seed(const void *object)
+{
+    uint64_t now_us = netio__os_now_us();
+    uint64_t h = netio__hash(UINT64_C(0xCBF29CE484222325), &now_us, sizeof now_us);
+    return netio__hash(h, &object, sizeof object);
+}
+
+// --- backoff -----------------------------------------------------------------------------------
+
+static uint32_t netio__backoff_random(netio_backoff *b) // xorshift: never 0
+{
+    uint32_t x = b->seed ? b->seed : (uint32_t)(netio__helper_seed(b) >> 32) | 1u;
+    x ^= x << 13;
+    x ^= x >> 17;
+    x ^= x << 5;
+    return b->seed = x;
+}
+
+NETIO_API int netio_backoff_next(netio_backoff *b)
+{
+    if (!b || b->base_ms < 0 || b->cap_ms < 0 || b->tries_max < 0 || b->tries < 0 ||
+        b->jitter_pct < -1 || b->jitter_pct > 100)
+        return NETIO_EINVAL;
+    uint64_t base = b->base_ms ? (uint64_t)b->base_ms : 1000;
+    uint64_t cap = b->cap_ms ? (uint64_t)b->cap_ms : 30000;
+    uint64_t jitter = b->jitter_pct < 0 ? 0 : b->jitter_pct ? (uint64_t)b->jitter_pct : 20;
+    int doublings = b->tries < 31 ? b->tries : 31; // 31 bits moved by 31 fit
+    if (b->tries < INT32_MAX) b->tries++;
+    if (b->tries_max && b->tries >= b->tries_max) return NETIO_ETIMEDOUT;
+    uint64_t pause = base << doublings;
+    if (pause > cap) pause = cap;
+    // The range is cut, not the result: else half of the clients of a server that went down would
+    // come back at the same moment, after exactly `cap`.
+    uint64_t low = pause - pause * jitter / 100, high = pause + pause * jitter / 100;
+    if (high > cap) high = cap;
+    return (int)(low + netio__backoff_random(b) % (high - low + 1));
+}
+
+// --- bucket ------------------------------------------------------------------------------------
+
+NETIO_API int netio_bucket_take(netio_bucket *b, double n, uint64_t now_ms)
+{
+    if (!b || !(b->rate > 0) || !(b->burst >= 0)) return NETIO_EINVAL; // written so for a NaN
+    double burst = b->burst > 0 ? b->burst : b->rate > 1 ? b->rate : 1;
+    uint64_t at_ms = now_ms + 1; // 0 is the mark of a fresh one, and a test's clock may begin there
+    if (!(n >= 0 && n <= burst)) return NETIO_EINVAL;
+    if (b->at_ms == 0) b->tokens = burst;
+    else if (at_ms > b->at_ms) b->tokens += b->rate * (double)(at_ms - b->at_ms) / 1000;
+    if (b->tokens > burst) b->tokens = burst;
+    if (at_ms > b->at_ms) b->at_ms = at_ms;
+    double missing = n - b->tokens - b->rate * 1e-9; // a nanosecond's worth is lost in rounding
+    if (missing <= 0) {
+        b->tokens -= n;
+        return 0;
+    }
+    double wait_ms = missing * 1000 / b->rate;
+    if (wait_ms >= INT32_MAX) return INT32_MAX;
+    return (int)wait_ms + ((double)(int)wait_ms < wait_ms); // rounded up
+}
+
+// --- window ------------------------------------------------------------------------------------
+//
+// Exact, not an estimate: each host has a ring with the times of its last `per_host`. If it is full
+// and the oldest lies in the window, one more is too many. The table is a hash of chains; a list
+// keeps the order in which hosts were last seen, also if they were refused, so that an attacker's
+// own noise does not let netio forget him.
+
+typedef struct netio__window_host {
+    uint64_t key;
+    uint32_t next;         // in its chain; 0: the last
+    uint32_t newer, older; // who was seen after and before
+    uint32_t count, first; // times in its ring, and the oldest of them
+} netio__window_host;
+
+struct netio_window { // one block of memory; the arrays follow
+    uint64_t now_ms, seed, window_ms;
+    uint64_t *times;           // the rings
+    netio__window_host *hosts; // from 1 on; [0] joins the ends: its `newer` is quiet longest
+    uint32_t *chains;
+    uint32_t mask, per_host, hosts_max, count;
+};
+
+NETIO_API int netio_window_create(netio_window **out, size_t per_host, int window_ms,
+                                  size_t hosts_max)
+{
+    uint32_t chains = 1;
+    if (per_host == 0) per_host = 10;
+    if (hosts_max == 0) hosts_max = 4096;
+    if (!out || window_ms < 0 || per_host > 1u << 20 || hosts_max > 1u << 24) return NETIO_EINVAL;
+    while (chains < hosts_max) chains *= 2;
+    uint64_t times = (uint64_t)hosts_max * per_host * sizeof(uint64_t);
+    uint64_t hosts = (uint64_t)(hosts_max + 1) * sizeof(netio__window_host);
+    uint64_t size = sizeof(netio_window) + times + hosts + chains * sizeof(uint32_t);
+    netio_window *w = size <= SIZE_MAX / 2 ? (netio_window *)NETIO_MALLOC((size_t)size) : NULL;
+    if (!w) return NETIO_ENOMEM;
+    memset(w, 0, sizeof *w);
+    w->seed = netio__helper_seed(w);
+    w->window_ms = window_ms ? (uint64_t)window_ms : 60000;
+    w->times = (uint64_t *)(void *)(w + 1);
+    w->hosts = (netio__window_host *)(void *)(w->times + hosts_max * per_host);
+    w->chains = (uint32_t *)(void *)(w->hosts + hosts_max + 1);
+    w->mask = chains - 1;
+    w->per_host = (uint32_t)per_host;
+    w->hosts_max = (uint32_t)hosts_max;
+    memset(w->hosts, 0, sizeof *w->hosts);
+    memset(w->chains, 0, chains * sizeof *w->chains);
+    *out = w;
+    return 0;
+}
+
+NETIO_API void netio_window_destroy(netio_window *w) { NETIO_FREE(w); }
+
+// 64 bits for either family: no host has an address of ffff::/16, which is multicast.
+static uint64_t netio__window_key(netio__ip ip)
+{
+    uint64_t key = 0;
+    netio__ip_unmap(&ip);
+    for (int i = 0; i < (ip.family == NETIO_IPV4 ? 4 : 8); i++) key = key << 8 | ip.bytes[i];
+    return ip.family == NETIO_IPV4 ? key | UINT64_C(0xFFFF000000000000) : key;
+}
+
+static uint32_t *netio__window_chain(netio_window *w, uint64_t key)
+{
+    uint64_t h = netio__hash(w->seed, &key, sizeof key);
+    return &w->chains[(uint32_t)(h ^ h >> 32) & w->mask];
+}
+
+static void netio__window_unlink(netio_window *w, uint32_t i)
+{
+    netio__window_host *h = &w->hosts[i];
+    w->hosts[h->newer].older = h->older;
+    w->hosts[h->older].newer = h->newer;
+}
+
+// A place for a host that is not in the table: a new one, or that of who is quiet longest.
+static uint32_t netio__window_add(netio_window *w, uint64_t key)
+{
+    uint32_t i = w->count < w->hosts_max ? ++w->count : w->hosts[0].newer;
+    netio__window_host *h = &w->hosts[i];
+    if (i == w->hosts[0].newer) {
+        uint32_t *link = netio__window_chain(w, h->key);
+        while (*link != i) link = &w->hosts[*link].next;
+        *link = h->next;
+        netio__window_unlink(w, i);
+    }
+    uint32_t *chain = netio__window_chain(w, key);
+    h->key = key;
+    h->next = *chain;
+    h->count = h->first = 0;
+    *chain = i;
+    return i;
+}
+
+// The host's place, as the one that was seen last.
+static uint32_t netio__window_touch(netio_window *w, uint64_t key)
+{
+    uint32_t i = *netio__window_chain(w, key);
+    while (i && w->hosts[i].key != key) i = w->hosts[i].next;
+    if (i) netio__window_unlink(w, i);
+    else i = netio__window_add(w, key);
+    netio__window_host *h = &w->hosts[i], *ends = w->hosts;
+    h->newer = 0;
+    h->older = ends->older;
+    w->hosts[h->older].newer = i;
+    ends->older = i;
+    return i;
+}
+
+NETIO_API int netio_window_take(netio_window *w, const netio_addr *host, uint64_t now_ms)
+{
+    netio__ip ip;
+    if (!w || !host || !netio__addr_get_ip(&ip, host)) return NETIO_EINVAL;
+    if (now_ms > w->now_ms) w->now_ms = now_ms;
+    uint32_t i = netio__window_touch(w, netio__window_key(ip));
+    netio__window_host *h = &w->hosts[i];
+    uint64_t *ring = w->times + (size_t)(i - 1) * w->per_host;
+    if (h->count < w->per_host) {
+        ring[h->count++] = w->now_ms;
+        return 0;
+    }
+    if (w->now_ms - ring[h->first] < w->window_ms) return NETIO_EBUSY;
+    ring[h->first] = w->now_ms;
+    h->first = (h->first + 1) % w->per_host;
+    return 0;
+}
+
+// --- heartbeat ---------------------------------------------------------------------------------
+
+enum { NETIO__HEARTBEAT_NEW, NETIO__HEARTBEAT_QUIET, NETIO__HEARTBEAT_ASKED };
+
+static bool netio__heartbeat_past(uint64_t from_ms, int span_ms, uint64_t now_ms)
+{
+    return now_ms > from_ms && now_ms - from_ms >= (uint64_t)span_ms;
+}
+
+NETIO_API void netio_heartbeat_seen(netio_heartbeat *h, uint64_t now_ms)
+{
+    if (h->state == NETIO__HEARTBEAT_NEW || now_ms > h->last_ms) h->last_ms = now_ms;
+    h->state = NETIO__HEARTBEAT_QUIET;
+}
+
+NETIO_API int netio_heartbeat_tick(netio_heartbeat *h, uint64_t now_ms)
+{
+    if (!h || h->interval_ms <= 0 || h->limit_ms <= 0) return NETIO_EINVAL;
+    if (h->state == NETIO__HEARTBEAT_NEW) netio_heartbeat_seen(h, now_ms);
+    if (h->state == NETIO__HEARTBEAT_ASKED &&
+        netio__heartbeat_past(h->asked_ms, h->limit_ms, now_ms))
+        return NETIO_HEARTBEAT_DEAD;
+    if (!netio__heartbeat_past(h->last_ms, h->interval_ms, now_ms)) return 0;
+    if (h->state == NETIO__HEARTBEAT_QUIET) h->asked_ms = now_ms;
+    h->state = NETIO__HEARTBEAT_ASKED;
+    h->last_ms = now_ms;
+    return NETIO_HEARTBEAT_PING;
+}
+
+// --- pool --------------------------------------------------------------------------------------
+
+#if NETIO__HAS_THREADS
+typedef struct netio__pool_idle {
+    void *item;
+    uint64_t since_ms;
+} netio__pool_idle;
+
+// Whoever works on the pool holds its lock, or counts in `opened` or `waiting`: so the last to
+// leave a destroyed pool is known.
+struct netio_pool {
+    netio_pool_opts o;
+    netio__os_mutex lock;
+    netio__os_cond freed;   // an item came back, or there is room for one more
+    netio__pool_idle *idle; // room for o.max; the one that came back last stands last
+    size_t count;           // of `idle`
+    size_t opened;          // idle, in use, being opened or closed
+    size_t waiting;         // threads
+    bool destroyed;
+};
+
+NETIO_API int netio_pool_create(netio_pool **out, const netio_pool_opts *opts)
+{
+    if (!out || !opts || !opts->open || !opts->close || opts->check_ms < -1 || opts->idle_ms < 0)
+        return NETIO_EINVAL;
+    size_t max = opts->max ? opts->max : 10;
+    int err = NETIO_ENOMEM;
+    netio_pool *p = (netio_pool *)NETIO_MALLOC(sizeof *p);
+    if (!p) return NETIO_ENOMEM;
+    memset(p, 0, sizeof *p);
+    p->o = *opts;
+    p->o.max = max;
+    if (max <= SIZE_MAX / sizeof *p->idle)
+        p->idle = (netio__pool_idle *)NETIO_MALLOC(max * sizeof *p->idle);
+    if (p->idle) err = netio__os_sync_open(&p->lock, &p->freed);
+    if (err < 0) {
+        NETIO_FREE(p->idle);
+        NETIO_FREE(p);
+        return err;
+    }
+    *out = p;
+    return 0;
+}
+
+// Leaves the lock, and frees a destroyed pool that nobody works on any more.
+static void netio__pool_leave(netio_pool *p)
+{
+    bool last = p->destroyed && p->opened == 0 && p->waiting == 0;
+    netio__os_unlock(&p->lock);
+    if (!last) return;
+    netio__os_sync_close(&p->lock, &p->freed);
+    NETIO_FREE(p->idle);
+    NETIO_FREE(p);
+}
+
+static void netio__pool_close(netio_pool *p, void *item)
+{
+    netio__os_unlock(&p->lock);
+    p->o.close(p->o.user, item);
+    netio__os_lock(&p->lock);
+    p->opened--;
+    netio__os_notify(&p->freed);
+}
+
+// Closes what was idle for too long; all of it, if the pool is destroyed.
+static void netio__pool_expire(netio_pool *p)
+{
+    while (p->count && (p->destroyed || p->o.idle_ms)) {
+        netio__pool_idle first = p->idle[0];
+        // The clock is read each time: closing takes some, and others release meanwhile.
+        if (!p->destroyed && netio_now_ms() - first.since_ms < (uint64_t)p->o.idle_ms) return;
+        memmove(p->idle, p->idle + 1, --p->count * sizeof *p->idle);
+        netio__pool_close(p, first.item);
+    }
+}
+
+static bool netio__pool_good(netio_pool *p, const netio__pool_idle *got)
+{
+    if (!p->o.check) return true;
+    uint64_t check_ms = p->o.check_ms ? (uint64_t)p->o.check_ms : 10000;
+    if (p->o.check_ms >= 0 && netio_now_ms() - got->since_ms < check_ms) return true;
+    netio__os_unlock(&p->lock);
+    bool good = p->o.check(p->o.user, got->item);
+    netio__os_lock(&p->lock);
+    return good;
+}
+
+static int netio__pool_open(netio_pool *p, void **item, int timeout_ms)
+{
+    void *made = NULL;
+    p->opened++;
+    netio__os_unlock(&p->lock);
+    int err = p->o.open(p->o.user, &made, timeout_ms);
+    netio__os_lock(&p->lock);
+    if (err < 0) p->opened--;
+    else *item = made;
+    return err < 0 ? err : 0;
+}
+
+// One step of acquire. Returns 1: look again.
+static int netio__pool_step(netio_pool *p, void **item, netio__patience *t)
+{
+    if (p->destroyed) return NETIO_ECANCELED;
+    if (p->count) {
+        netio__pool_idle got = p->idle[--p->count];
+        if (netio__pool_good(p, &got)) {
+            *item = got.item;
+            return 0;
+        }
+        netio__pool_close(p, got.item);
+        return 1;
+    }
+    int left = netio__patience_left(t);
+    if (left == 0 && t->timeout_ms > 0) return NETIO_ETIMEDOUT;
+    if (p->opened < p->o.max) return netio__pool_open(p, item, left);
+    if (left == 0) return NETIO_EBUSY;
+    p->waiting++;
+    netio__os_wait_notify(&p->lock, &p->freed, left < 0 ? 60000 : left);
+    p->waiting--;
+    return 1;
+}
+
+NETIO_API int netio_pool_acquire(netio_pool *p, void **item, int timeout_ms)
+{
+    netio__patience t = netio__patient(timeout_ms);
+    int err = 1;
+    if (!p || !item) return NETIO_EINVAL;
+    netio__patience_left(&t); // the time begins now
+    netio__os_lock(&p->lock);
+    netio__pool_expire(p);
+    while (err == 1) err = netio__pool_step(p, item, &t);
+    if (err < 0) netio__os_notify(&p->freed); // whom this thread was woken for instead
+    netio__pool_leave(p);
+    return err;
+}
+
+NETIO_API void netio_pool_release(netio_pool *p, void *item, bool broken)
+{
+    if (!p) return;
+    netio__os_lock(&p->lock);
+    NETIO_ASSERT(p->count < p->opened); // else more is given back than was taken
+    if (broken) netio__pool_close(p, item);
+    else if (p->count < p->opened) {
+        p->idle[p->count].item = item;
+        p->idle[p->count++].since_ms = netio_now_ms();
+        netio__os_notify(&p->freed);
+    }
+    netio__pool_expire(p); // of a destroyed pool: this one, too
+    netio__pool_leave(p);
+}
+
+NETIO_API void netio_pool_destroy(netio_pool *p)
+{
+    if (!p) return;
+    netio__os_lock(&p->lock);
+    p->destroyed = true;
+    netio__os_notify(&p->freed); // one who waits, who wakes the next
+    netio__pool_expire(p);
+    netio__pool_leave(p);
+}
+#endif // NETIO__HAS_THREADS
+
+// --- the rest ----------------------------------------------------------------------------------
+
+// Whether a server that is about to start, or a network that is about to come up, looks so.
+static bool netio__not_yet(int err, const char *address)
+{
+    switch (err) {
+    case NETIO_ETIMEDOUT:
+    case NETIO_EAI_AGAIN:
+    case NETIO_ECONNREFUSED:
+    case NETIO_ECONNRESET:
+    case NETIO_ECONNABORTED:
+    case NETIO_EADDRNOTAVAIL:
+    case NETIO_EHOSTUNREACH:
+    case NETIO_ENETUNREACH:
+    case NETIO_ENETDOWN: return true;
+    case NETIO_ENOENT: return strncmp(address, "unix:", 5) == 0; // else there is no such service
+    default: return false;
+    }
+}
+
+NETIO_API int netio_wait_listening(const char *address, int timeout_ms)
+{
+    netio__patience p = netio__patient(timeout_ms);
+    netio_backoff pauses;
+    memset(&pauses, 0, sizeof pauses);
+    pauses.base_ms = 10;
+    pauses.cap_ms = 250;
+    pauses.jitter_pct = -1;
+    for (;;) {
+        netio_socket s;
+        int left = netio__patience_left(&p);
+        if (left == 0 && timeout_ms > 0) return NETIO_ETIMEDOUT;
+        int err = netio_connect(&s, address, NULL, left);
+        if (err == 0) return netio_close(&s);
+        if (timeout_ms == 0 || !netio__not_yet(err, address)) return err;
+        int64_t again =
+            netio_deadline(netio__sooner(netio__patience_left(&p), netio_backoff_next(&pauses)));
+        // A signal ends a wait early, and many would make a storm of attempts.
+        while ((left = netio_deadline_left(again)) > 0) netio__os_wait(NULL, 0, left);
+    }
+}
+
+// Returns `len`; less is an error. `*done` grows by what the file took.
+static ptrdiff_t netio__write_file(netio_file file, const char *data, size_t len, uint64_t off,
+                                   uint64_t *done)
+{
+    for (size_t at = 0; at < len;) {
+        ptrdiff_t n = netio__os_write_file(file, data + at, len - at, off + *done);
+        if (n <= 0) return n < 0 ? n : (ptrdiff_t)NETIO_EIO;
+        at += (size_t)n;
+        *done += (uint64_t)n;
+    }
+    return (ptrdiff_t)len;
+}
+
+NETIO_API int netio_recvfile(netio_socket s, netio_file file, uint64_t off, uint64_t len,
+                             uint64_t *done, int timeout_ms)
+{
+    char buf[16384];
+    int64_t by = timeout_ms > 0 ? netio_deadline(timeout_ms) : 0;
+    uint64_t got = 0;
+    ptrdiff_t r = netio__socket_type(s);
+    if (r >= 0 && r != SOCK_STREAM) r = NETIO_EINVAL;
+    if (off > INT64_MAX || (len != UINT64_MAX && len > INT64_MAX - off)) r = NETIO_EINVAL;
+    while (r >= 0 && got < len) {
+        size_t want = len - got < sizeof buf ? (size_t)(len - got) : sizeof buf;
+        int left = timeout_ms > 0 && got ? netio_deadline_left(by) : timeout_ms;
+        r = netio_recv(s, buf, want, left);
+        if (r > 0) r = netio__write_file(file, buf, (size_t)r, off, &got);
+        // One try past the deadline, as in netio_recv_exact.
+        if (timeout_ms > 0 && left == 0 && (r == NETIO_EAGAIN || (r > 0 && got < len)))
+            r = NETIO_ETIMEDOUT;
+    }
+    if (done) *done = got;
+    if (r == NETIO_EOF && (got || len == UINT64_MAX))
+        return len == UINT64_MAX ? 0 : (int)NETIO_ETRUNCATED;
+    return r < 0 ? (int)r : 0;
+}
 
 NETIO_API uint16_t netio_checksum_inet(const void *data, size_t len)
 {
@@ -9438,6 +18031,7 @@ NETIO_API bool netio_looks_like_text(const void *data, size_t len)
     }
     return true;
 }
+#endif // NETIO_NO_HELPERS
 
 #ifdef __cplusplus
 }

@@ -27,6 +27,7 @@ CXX = os.environ.get("CXX", "c++")
 # program: source, libraries
 PROGRAMS = {
     "epoll": ("epoll.c", ""),
+    "netio": ("netio.c", "-lpthread"),
     "netio_poller": ("netio_poller.c", ""),
     "netio_udp": ("netio_udp.c", ""),
     "uring": ("uring.c", "-luring"),
@@ -47,6 +48,9 @@ SERVERS = {
     "epoll-lt": ("tcp", "{bin}/epoll {port} {mode}", ALL),
     "epoll-lt-again": ("tcp", "{bin}/epoll {port} {mode}", ALL),
     "epoll-et": ("tcp", "{bin}/epoll {port} {mode} --et", ALL),
+    "netio": ("tcp", "{bin}/netio {port} {mode}", ALL),
+    "netio-loop-poll": ("tcp", "{bin}/netio {port} {mode} --backend poll", ALL),
+    "netio-loop-select": ("tcp", "{bin}/netio {port} {mode} --backend select", ALL),
     "netio-poller": ("tcp", "{bin}/netio_poller {port} {mode}", NO_FAN),
     "netio-poll": ("tcp", "{bin}/netio_poller {port} {mode} --backend poll", NO_FAN),
     "netio-select": ("tcp", "{bin}/netio_poller {port} {mode} --backend select", NO_FAN),
@@ -61,6 +65,7 @@ SERVERS = {
     "asio": ("tcp", "{bin}/asio {port} {mode}", NO_FAN),
     "epoll+recvfrom": ("udp", "{bin}/udp {port} udp --epoll", "udp"),
     "epoll+mmsg": ("udp", "{bin}/udp {port} udp --epoll --mmsg", "udp"),
+    "netio-loop-udp": ("udp", "{bin}/netio {port} udp", "udp"),
     "netio-udp": ("udp", "{bin}/netio_udp {port} udp", "udp"),
     "block+recvfrom": ("udp", "{bin}/udp {port} udp", "udp"),
     "block+mmsg": ("udp", "{bin}/udp {port} udp --mmsg", "udp"),
@@ -69,7 +74,8 @@ SERVERS = {
     "openssl-mem": ("tls", "{bin}/tls {port} {mode} --mem" + TLS, NO_FAN),
     "bufferevent-ssl": ("tls", "{bin}/bufferevent {port} {mode} --tls {cert} {key}", NO_FAN),
 }
-NOT_IN_FULL = {"epoll-lt-again", "netio-poll", "netio-select"}
+NOT_IN_FULL = {"epoll-lt-again", "netio-poll", "netio-select", "netio-loop-poll",
+               "netio-loop-select"}
 
 # What each habit costs, on the hand-written loop.
 HABITS = {

@@ -12,7 +12,11 @@
 #include <winsock2.h>
 #include <windows.h>
 #include <direct.h>
+#include <malloc.h>
 #else
+#ifdef __linux__
+#include <malloc.h>
+#endif
 #include <dirent.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -26,7 +30,10 @@ static struct {
     jmp_buf out;
     bool failed, skipped;
     int backend;
+    bool in_memory, rough, soak;
+    unsigned serial;
     long blocks, allocs, fail_at;
+    long long bytes;
     long ops[16];
     char dir[256];
     char paths[8][300];
@@ -222,6 +229,10 @@ bool test_under(const char *what)
 }
 
 int test_backend(void) { return g.backend; }
+bool test_in_memory(void) { return g.in_memory; }
+bool test_rough(void) { return g.rough; }
+bool test_soak(void) { return g.soak; }
+unsigned test_serial(void) { return g.serial; }
 
 const char *test_path(const char *name)
 {
@@ -310,10 +321,22 @@ static bool alloc_allowed(void)
     return ok;
 }
 
-static void count_block(long n)
+#if defined(__linux__)
+static size_t block_size(void *p) { return p ? malloc_usable_size(p) : 0; }
+static const bool sizes_known = true;
+#elif defined(_WIN32)
+static size_t block_size(void *p) { return p ? _msize(p) : 0; }
+static const bool sizes_known = true;
+#else
+static size_t block_size(void *p) { return (void)p, (size_t)0; }
+static const bool sizes_known = false;
+#endif
+
+static void count_block(long n, long long bytes)
 {
     locked();
     g.blocks += n;
+    g.bytes += bytes;
     unlocked();
 }
 
@@ -322,22 +345,31 @@ void *test_malloc(size_t size)
     void *p = alloc_allowed() ? malloc(size) : NULL;
     if (p) {
         memset(p, 0xA5, size); // nobody may rely on zeroes
-        count_block(1);
+        count_block(1, (long long)block_size(p));
     }
     return p;
 }
 
 void *test_realloc(void *ptr, size_t size)
 {
+    long long old = (long long)block_size(ptr);
     void *p = alloc_allowed() ? realloc(ptr, size) : NULL;
-    if (p && !ptr) count_block(1);
+    if (p) count_block(ptr ? 0 : 1, (long long)block_size(p) - old);
     return p;
 }
 
 void test_free(void *ptr)
 {
-    if (ptr) count_block(-1);
+    if (ptr) count_block(-1, -(long long)block_size(ptr));
     free(ptr);
+}
+
+long long test_bytes(void)
+{
+    locked();
+    long long n = sizes_known ? g.bytes : -1;
+    unlocked();
+    return n;
 }
 
 void test_alloc_fail_at(long n)
@@ -432,6 +464,7 @@ static bool run_one(const test_case *t)
     volatile int fds = test_descriptors(); // they live on past longjmp
     volatile long blocks = test_blocks();
     g.failed = g.skipped = false;
+    g.serial++;
     memset(g.ops, 0, sizeof g.ops);
     printf("  %s\n", t->name);
     fflush(stdout);
@@ -451,6 +484,9 @@ static bool run_one(const test_case *t)
 
 static int find_backend(const char *name)
 {
+    g.rough = strcmp(name, "memory-rough") == 0;
+    g.in_memory = g.rough || strcmp(name, "memory") == 0;
+    if (g.in_memory) return NETIO_BACKEND_AUTO;
     for (int b = NETIO_BACKEND_AUTO; b <= NETIO_BACKEND_IOURING; b++)
         if (strcmp(netio_backend_name(b), name) == 0) return b;
     fprintf(stderr, "no backend \"%s\"\n", name);
@@ -467,7 +503,7 @@ static bool wanted(const char *name, int argc, char **argv, int first)
 
 int test_main(const char *section, const test_case *cases, size_t count, int argc, char **argv)
 {
-    const char *backend = getenv("NETIO_TEST_BACKEND");
+    const char *backend = getenv("NETIO_TEST_BACKEND"), *soak = getenv("NETIO_TEST_SOAK");
     int first = 1, ran = 0, failed = 0, skipped = 0;
     for (; first < argc && argv[first][0] == '-'; first++) {
         if (strcmp(argv[first], "--list") == 0) {
@@ -475,7 +511,9 @@ int test_main(const char *section, const test_case *cases, size_t count, int arg
             return 0;
         }
         if (strcmp(argv[first], "--backend") == 0 && first + 1 < argc) backend = argv[++first];
+        if (strcmp(argv[first], "--soak") == 0) g.soak = true;
     }
+    if (soak && soak[0]) g.soak = true;
     if (backend && backend[0]) g.backend = find_backend(backend);
     if (g.backend && !netio_backend_available(g.backend)) {
         printf("%s: skipped: backend %s is not in this build\n", section, backend);

@@ -8,7 +8,10 @@
 // could not run are counted and named with their reason. Exit code: 0, 1, or 77 if all were
 // skipped.
 //
-// Arguments: --list, --backend NAME (or NETIO_TEST_BACKEND), and parts of test names to run alone.
+// Arguments: --list, --backend NAME (or NETIO_TEST_BACKEND), --soak (or NETIO_TEST_SOAK), and parts
+// of test names to run alone. Two further names of backends stand for the network in memory, for
+// the programs whose first line says so: "memory", and "memory-rough", where bytes arrive late and
+// in pieces. Their loops come from engine.h.
 #ifndef NETIO_TEST_H
 #define NETIO_TEST_H
 
@@ -67,6 +70,10 @@ void test_check_between(const char *file, int line, const char *text, long long 
 // --- around the tests --------------------------------------------------------------------------
 
 int test_backend(void);            // NETIO_BACKEND_* of --backend; AUTO if not given
+bool test_in_memory(void);         // --backend memory or memory-rough; test_backend() is AUTO then
+bool test_rough(void);             // --backend memory-rough
+bool test_soak(void);              // --soak: take minutes
+unsigned test_serial(void);        // which test this is, from 1; for state of helpers
 bool test_under(const char *what); // "wine", "qemu", "valgrind", "sanitizer": where we run
 uint64_t test_ms(void);            // monotonic, from a clock that is not netio's
 void test_sleep_ms(int ms);        // only to be late on purpose, never to wait for something
@@ -85,6 +92,7 @@ void test_thread_join(test_thread *t);
 int test_descriptors(void);      // open ones of this process; 0 where it cannot be told
 long test_blocks(void);          // blocks from NETIO_MALLOC that were not freed
 long test_allocs(void);          // calls of NETIO_MALLOC and NETIO_REALLOC so far
+long long test_bytes(void);      // in those blocks, as the heap counts them; -1 where it does not
 void test_alloc_fail_at(long n); // the n-th allocation from now on fails, once; 0: none
 
 // Operations seen by NETIO_ON_OP since the test began, by NETIO_OP_*.
