@@ -138,8 +138,8 @@ SWITCHES  define before including, the same in every file
 #define NETIO_VERSION_PATCH 0
 #define NETIO_VERSION "0.1.0"
 
-#if defined(NETIO_NO_POLLER) && !defined(NETIO_NO_LOOP)
-#define NETIO_NO_LOOP // nothing to wait with
+#if (defined(NETIO_NO_POLLER) || defined(NETIO_NO_FRAME)) && !defined(NETIO_NO_LOOP)
+#define NETIO_NO_LOOP // nothing to wait with, or to read frames with
 #endif
 
 #ifndef NETIO_API
@@ -908,6 +908,534 @@ NETIO_API const char *netio_backend_name(int backend);        // "epoll"; "" if 
 NETIO_API bool netio_backend_available(int backend);          // AUTO: true
 #endif                                                        // NETIO_NO_POLLER
 
+#ifndef NETIO_NO_FRAME
+//================================================================================================
+// >>frame                                                                  bytes in, frames out
+//
+// A netio_framing describes a wire format. A netio_decoder turns bytes, cut anywhere, into frames;
+// netio_encode gives what stands before and after a payload. No sockets here. Each format has a
+// largest frame; a bad frame is an error as soon as its first wrong byte is there, after all good
+// ones were handed out. Memory grows with what arrived, never with what a header claims.
+//================================================================================================
+
+// RAW: no framing, bytes as they come. CUSTOM: a format of your own, see netio_format_ops.
+// clang-format off
+enum { NETIO_FORMAT_RAW, NETIO_FORMAT_LINE, NETIO_FORMAT_DELIMITER, NETIO_FORMAT_FIXED,
+       NETIO_FORMAT_LENGTH, NETIO_FORMAT_VARINT, NETIO_FORMAT_NETSTRING, NETIO_FORMAT_CHUNKED,
+       NETIO_FORMAT_COBS, NETIO_FORMAT_SLIP, NETIO_FORMAT_WEBSOCKET, NETIO_FORMAT_HTTP_HEAD,
+       NETIO_FORMAT_CUSTOM };
+
+// Over the header, with the sum itself as zeros, and the payload.
+enum { NETIO_CHECK_NONE, NETIO_CHECK_SUM32, NETIO_CHECK_CRC32, NETIO_CHECK_CRC32C };
+// clang-format on
+
+typedef struct netio_frame {
+    const uint8_t *data; // payload
+    size_t len;
+    const uint8_t *header; // LENGTH: the raw header, `data` follows it in memory; to encode: values
+    size_t header_len;     // of its free bytes, or NULL. CHUNKED: trailers
+    uint64_t offset;       // byte of the stream where the frame began
+    unsigned type;         // WEBSOCKET: NETIO_WS_*; CUSTOM: yours; else 0
+    bool more, continues;  // WEBSOCKET with `fragments`: not the last one; not the first one
+} netio_frame;
+
+// What to send around a payload.
+typedef struct netio_envelope {
+    size_t head_len, tail_len;
+    uint8_t head[264]; // a header is at most 255 bytes
+    uint8_t tail[16];
+} netio_envelope;
+
+typedef struct netio_format_ops netio_format_ops;
+
+// A wire format. Make one with the functions below, then change fields as the comments say.
+typedef struct netio_framing {
+    int format; // NETIO_FORMAT_*; 0: no framing
+    int adjust; // LENGTH: add to the field to get payload bytes (-header if it counts all); header
+                // bytes behind the field are counted by `header` already
+    size_t max; // largest payload; 0: 1 MiB. Beyond it: NETIO_EMSGSIZE. RAW: most bytes handed out
+                // at once; 0: all
+    void *user; // CUSTOM: yours
+    const netio_format_ops *ops; // CUSTOM
+    unsigned type;               // frame type that netio_conn_send uses; 0: the format's usual one
+    uint8_t header;              // LENGTH: bytes before the payload, all fields included
+    uint8_t width;               // LENGTH: of the length field: 1, 2, 3, 4 or 8 bytes
+    uint8_t offset;              // LENGTH: where the length field starts in the header
+    uint8_t check;               // LENGTH: NETIO_CHECK_*, a 32-bit field in the header
+    uint8_t check_offset;        // where it is
+    uint8_t magic_len;           // LENGTH: bytes of `magic` the header must begin with; else EPROTO
+    uint8_t magic[8];
+    bool little;    // LENGTH: fields are little-endian
+    bool keep;      // LINE, DELIMITER: leave the line end in the payload
+    bool crlf;      // LINE: write CRLF (either is read)
+    bool skip;      // LINE, DELIMITER, COBS, SLIP: leave out what is over max or malformed, and go
+                    // on behind the next delimiter
+    bool lax;       // VARINT: take lengths in more bytes than needed, as protobuf does
+    bool masked;    // WEBSOCKET: this side is the client
+    bool fragments; // WEBSOCKET: hand out fragments as they come, not whole messages
+    uint8_t delimiter_len;
+    uint8_t delimiter[16];
+} netio_framing;
+
+// A format of your own: a constant table of two functions without state of their own.
+struct netio_format_ops {
+    // Look for one frame at the start of `data` (at least one byte). Fill out->data and out->len
+    // with the payload, which lies in `data` (header, type, more if it has them), and return the
+    // bytes of the whole frame; out->data NULL: skip these bytes. 0: needs more; setting `*need` to
+    // the least bytes of a frame that begins so saves calls. NETIO_EPROTO, NETIO_EMSGSIZE, ... are
+    // passed on. Say so at the first wrong byte: that is what makes it the same for every cut.
+    ptrdiff_t (*parse)(const netio_framing *framing, const uint8_t *data, size_t len,
+                       netio_frame *out, size_t *need);
+    // Fill in what stands around frame->data. NULL: this side only reads.
+    int (*wrap)(netio_envelope *out, const netio_framing *framing, const netio_frame *frame);
+};
+
+#ifndef NETIO_NO_LINE
+NETIO_API netio_framing netio_framing_line(size_t max); // to read LF or CRLF alone: delimiter
+#endif
+#ifndef NETIO_NO_DELIMITER
+NETIO_API netio_framing netio_framing_delimiter(const void *delimiter, size_t len, size_t max);
+#endif
+#ifndef NETIO_NO_FIXED
+NETIO_API netio_framing netio_framing_fixed(size_t size);
+#endif
+#ifndef NETIO_NO_LENGTH
+NETIO_API netio_framing netio_framing_length(int width, size_t max); // big-endian, then payload
+#endif
+#ifndef NETIO_NO_VARINT
+NETIO_API netio_framing netio_framing_varint(size_t max); // LEB128, as protobuf
+#endif
+#ifndef NETIO_NO_NETSTRING
+NETIO_API netio_framing netio_framing_netstring(size_t max); // "5:hello,"
+#endif
+#ifndef NETIO_NO_COBS
+NETIO_API netio_framing netio_framing_cobs(size_t max); // ended by 0; empty ones are skipped
+#endif
+#ifndef NETIO_NO_SLIP
+NETIO_API netio_framing netio_framing_slip(size_t max); // RFC 1055; has no empty frames
+#endif
+NETIO_API netio_framing netio_framing_custom(const netio_format_ops *ops, void *user, size_t max);
+
+// A decoder in memory of yours; all fields private.
+typedef struct netio_decoder {
+    netio_framing framing;
+    ptrdiff_t (*next)(struct netio_decoder *d, const uint8_t *p, size_t len, netio_frame *out);
+    const uint8_t *at, *in; // bytes not used up, and what was fed behind them
+    size_t left, in_len;
+    uint8_t *buf; // [0, kept): a codec's own
+    size_t cap, kept, scan, need;
+    uint64_t offset, announced, mark, skipped;
+    uint32_t state[4];
+    int stop, err;
+    bool owned, ended, held;
+} netio_decoder;
+
+// Start with `buf` for frames that arrive in pieces: borrowed until free. NULL: allocated when
+// needed, as much as has arrived and never more than the largest frame takes (SLIP: escaped, twice
+// max), freed when empty. COBS and SLIP are decoded there, also whole frames if they differ from
+// their payload.
+// Returns 0; NETIO_EINVAL (impossible framing), NETIO_ENOTSUP (its codec is not in this build).
+NETIO_API int netio_decoder_init(netio_decoder *d, netio_framing framing, void *buf, size_t cap);
+NETIO_API void netio_decoder_free(netio_decoder *d); // needed only if buf was NULL
+
+// Feed bytes, then take frames until there are none, then feed again:
+//     netio_decoder_feed(&d, data, len);
+//     while ((r = netio_decoder_next(&d, &frame)) > 0) use(&frame);
+// `data` is borrowed until next() has returned 0 or an error, or until keep(), which copies what is
+// left of it. end() says that no more will come: next() then gives an unterminated last line, and
+// NETIO_EOF or NETIO_ETRUNCATED.
+// Returns 0; feed: NETIO_EBUSY (the last piece is not used up), NETIO_EINVAL (NULL with a length,
+// after end), what next() failed with; keep: NETIO_ENOMEM, NETIO_ENOBUFS (your `buf` is too small).
+NETIO_API int netio_decoder_feed(netio_decoder *d, const void *data, size_t len);
+NETIO_API int netio_decoder_keep(netio_decoder *d);
+NETIO_API void netio_decoder_end(netio_decoder *d);
+
+// Returns  1 with a frame (lent until the next call on `d`); 0: needs more; NETIO_ENOMEM, after
+//          which it can be called again; errors that stay: NETIO_EPROTO, NETIO_EMSGSIZE
+//          (netio_decoder_blame has the size), NETIO_EBADMSG (sum), NETIO_EILSEQ (WEBSOCKET:
+//          text), NETIO_ENOBUFS (it does not fit your `buf`); after end NETIO_EOF and
+//          NETIO_ETRUNCATED
+NETIO_API int netio_decoder_next(netio_decoder *d, netio_frame *out);
+
+// Go on in another format; bytes not yet handed out are read under it. Returns as init, or what
+// next() failed with; then nothing has changed.
+NETIO_API int netio_decoder_set_framing(netio_decoder *d, netio_framing framing);
+
+// Bytes fed but not handed out, in at most two pieces: behind the last frame, from the bad one on.
+// Returns how many pieces. They live as a frame does. (What a WEBSOCKET message already gathered
+// is not among them.)
+NETIO_API size_t netio_decoder_rest(const netio_decoder *d, netio_buf out[2]);
+
+// After an error: where the bad frame begins, and the payload size it announced, which is max + 1
+// where formats do not say; 0: not known. Either may be NULL.
+NETIO_API void netio_decoder_blame(const netio_decoder *d, uint64_t *offset, uint64_t *announced);
+NETIO_API uint64_t netio_decoder_skipped(const netio_decoder *d); // frames left out by `skip`
+
+// Returns 0; NETIO_EMSGSIZE (over max, not the FIXED size, or does not fit the length field);
+// NETIO_EINVAL (impossible framing; header_len is not framing->header; LINE, DELIMITER: the payload
+// contains a delimiter); NETIO_ENOTSUP where the payload itself changes (COBS, SLIP, masked
+// WebSocket): use encode_into; or where the codec is not in this build.
+NETIO_API int netio_encode(netio_envelope *out, const netio_framing *framing,
+                           const netio_frame *frame);
+
+// The whole frame as bytes. Returns their number; NETIO_ENOSPC: netio_encode_bound is enough.
+NETIO_API ptrdiff_t netio_encode_into(void *buf, size_t cap, const netio_framing *framing,
+                                      const netio_frame *frame);
+NETIO_API size_t netio_encode_bound(const netio_framing *framing, size_t len);
+
+// Integers and bytes of headers of your own: never past the end, errors stick, so test `err` once.
+typedef struct netio_cursor {
+    const uint8_t *data; // to get from
+    uint8_t *room;       // to put into; the same bytes
+    size_t len, off;
+    int err;     // 0; NETIO_ETRUNCATED after a get or put past the end, which moves nothing;
+                 // NETIO_EINVAL (width), NETIO_EMSGSIZE (put: the value does not fit)
+    bool little; // byte order; false: network order
+} netio_cursor;
+
+NETIO_API netio_cursor netio_cursor_get(const void *data, size_t len); // for the get calls
+NETIO_API netio_cursor netio_cursor_put(void *room, size_t cap);       // for the put calls
+
+NETIO_API uint64_t netio_get_uint(netio_cursor *cur, int width); // 1..8 bytes; 0 on error
+NETIO_API void netio_put_uint(netio_cursor *cur, int width, uint64_t value);
+NETIO_API const void *netio_get_bytes(netio_cursor *cur, size_t len); // inside data; NULL: error
+NETIO_API void netio_put_bytes(netio_cursor *cur, const void *data, size_t len);
+
+// Sums over pieces: pass the previous result, 0 to begin; NULL counts as no bytes. sum32 adds
+// bytes; crc32 is that of zlib and Ethernet; crc32c that of SCTP (RFC 9260 appendix A).
+NETIO_API uint32_t netio_sum32(uint32_t sum, const void *data, size_t len);
+NETIO_API uint32_t netio_crc32(uint32_t crc, const void *data, size_t len);
+NETIO_API uint32_t netio_crc32c(uint32_t crc, const void *data, size_t len);
+
+// UTF-8 across pieces: *state is 0 at first and 0 again where a character is complete.
+// Returns 0; NETIO_EILSEQ with *bad (may be NULL) the position of the first byte that cannot be;
+// *state then says whether a character had begun (not 0) or not.
+// See     RFC 3629
+NETIO_API int netio_utf8_check(uint32_t *state, const void *data, size_t len, size_t *bad);
+#endif // NETIO_NO_FRAME
+
+#if !defined(NETIO_NO_STREAM) && !defined(NETIO_NO_FRAME)
+//================================================================================================
+// >>stream                                                 blocking streams of any kind, framed
+//
+// One small value over a socket, TLS (netio_tls.h), or anything with a table of your own. Frames
+// are received into the decoder's buffer, many at once, and handed out from there.
+//================================================================================================
+
+// What NULL stands for is NETIO_ENOTSUP. All as their namesakes in >>socket; recv and sendv never
+// return 0: there is something, an end, or an error.
+typedef struct netio_stream_ops {
+    ptrdiff_t (*recv)(void *self, void *buf, size_t cap, int timeout_ms);
+    ptrdiff_t (*sendv)(void *self, const netio_buf *bufs, size_t count, int timeout_ms);
+    int (*shutdown)(void *self, int timeout_ms); // end of what this side sends
+    int (*close)(void *self);
+} netio_stream_ops;
+
+typedef struct netio_stream {
+    const netio_stream_ops *ops; // NULL: closed, NETIO_EBADF
+    void *self;
+    netio_socket socket; // NETIO_INVALID_SOCKET if there is none
+} netio_stream;
+
+NETIO_API netio_stream netio_stream_from_socket(netio_socket s); // close closes the socket
+
+// As their namesakes in >>socket.
+NETIO_API ptrdiff_t netio_stream_recv(netio_stream *st, void *buf, size_t cap, int timeout_ms);
+NETIO_API int netio_stream_recv_exact(netio_stream *st, void *buf, size_t len, size_t *done,
+                                      int timeout_ms);
+NETIO_API int netio_stream_send_all(netio_stream *st, const void *data, size_t len, size_t *done,
+                                    int timeout_ms);
+NETIO_API int netio_stream_shutdown(netio_stream *st, int timeout_ms);
+NETIO_API int netio_stream_close(netio_stream *st);
+
+// Next frame, receiving as needed, one large receive at a time: read lines, records, heads; with
+// the framing RAW (a zero netio_framing) whatever is there, at most framing.max, to drain or copy.
+// Change the framing in between with netio_decoder_set_framing; what was received stays in `d`,
+// see netio_decoder_rest to look at it. Without a buffer of yours `d` reads 16 KiB ahead.
+// Returns 0; NETIO_EOF between frames, NETIO_ETRUNCATED inside one; as recv and decoder_next. After
+// NETIO_EAGAIN, NETIO_ETIMEDOUT and NETIO_ENOMEM it can be called again.
+NETIO_API int netio_stream_read_frame(netio_stream *st, netio_decoder *d, netio_frame *out,
+                                      int timeout_ms);
+
+// Head, payload and tail in one send. Returns 0; as netio_encode, as send_all: after one of those
+// the frame may be cut, which only closing mends. (COBS, SLIP and masked WebSocket: on the heap,
+// NETIO_ENOMEM.)
+NETIO_API int netio_stream_write_frame(netio_stream *st, const netio_framing *framing,
+                                       const netio_frame *frame, int timeout_ms);
+
+// Gathers small writes. Set the first four fields; hold_ms 0: only flush or a full buffer sends.
+// What is larger than the buffer goes straight through.
+typedef struct netio_writer {
+    netio_stream *stream; // borrowed, as `buf`
+    uint8_t *buf;
+    size_t cap;
+    int hold_ms; // write flushes what has waited this long; see netio_writer_due
+    size_t len;  // bytes that wait
+    size_t done; // of the last write: how many of its bytes were taken
+    uint64_t since_ms;
+} netio_writer;
+
+// Returns 0; as send_all. After an error, bytes that were taken but not sent still wait, in order;
+// those behind `done` are yours: flush or write again goes on where it stopped.
+NETIO_API int netio_writer_write(netio_writer *w, const void *data, size_t len, int timeout_ms);
+NETIO_API int netio_writer_flush(netio_writer *w, int timeout_ms);
+
+// Milliseconds until hold_ms is over, for a timer or a wait after which to flush; -1: nothing waits.
+NETIO_API int netio_writer_due(const netio_writer *w);
+#endif // NETIO_NO_STREAM
+
+//================================================================================================
+// >>queue                                                     bytes in, bytes out, bounded
+//
+// Putting and dropping take constant time on average, whatever the sizes.
+//================================================================================================
+
+typedef struct netio_queue netio_queue;
+
+// At most `max` bytes; memory grows with what is in it, and never past that.
+// Returns 0; NETIO_ENOMEM.
+NETIO_API int netio_queue_create(netio_queue **out, size_t max);
+NETIO_API void netio_queue_destroy(netio_queue *q); // NULL: nothing
+
+// Copies all of it, or nothing. Returns 0; NETIO_ENOBUFS (over max), NETIO_ENOMEM.
+NETIO_API int netio_queue_put(netio_queue *q, const void *data, size_t len);
+NETIO_API netio_buf netio_queue_front(const netio_queue *q); // first piece, lent; len 0: empty
+NETIO_API void netio_queue_drop(netio_queue *q, size_t len); // from the front
+NETIO_API size_t netio_queue_len(const netio_queue *q);
+
+#if !defined(NETIO_NO_HTTP) && !defined(NETIO_NO_FRAME)
+//================================================================================================
+// >>http                                                     HTTP/1.x heads, WebSocket upgrade
+//
+// Enough to serve a health check, fetch a file, or become a WebSocket; not an HTTP library. Strict:
+// what two parsers could read in two ways (request smuggling) is NETIO_EPROTO, so a head that was
+// accepted may be passed on as it is. No heap, no state; any thread.
+// A stream of heads is cut by netio_framing_http_head, bodies by netio_framing_chunked.
+//================================================================================================
+
+#define NETIO_HTTP_FIELDS 64 // fields kept of one head; more are NETIO_EMSGSIZE
+
+// All pieces point into the parsed bytes.
+typedef struct netio_http_head {
+    int status;             // response: 100..599; request: 0
+    int minor;              // HTTP/1.minor
+    netio_buf method;       // request: "GET"; case matters
+    netio_buf target;       // request: "/path?query", "http://host/path", "host:port" or "*"
+    netio_buf reason;       // response: may be empty
+    int64_t content_length; // what the field says; -1: not given
+    bool chunked;           // Transfer-Encoding: chunked; then content_length is -1
+    bool keep_alive;        // the connection may stay open after this message
+    bool upgrade_websocket; // asks for, or grants, a WebSocket
+    size_t field_count;
+    netio_buf names[NETIO_HTTP_FIELDS];
+    netio_buf values[NETIO_HTTP_FIELDS]; // without white space around them
+} netio_http_head;
+
+// A format of >>frame: a frame is a head with its empty line, at most `max` bytes (0: 4 KiB).
+// Control characters and line ends other than CRLF are NETIO_EPROTO at once, the rest is for
+// netio_http_parse. Empty lines before it are skipped. To send: the head as it is.
+NETIO_API netio_framing netio_framing_http_head(size_t max);
+
+// Read a head: start line and fields, each ended by CRLF, with or without the empty line.
+//
+// Returns  0; NETIO_EPROTO (whatever the grammar does not allow: a line end other than CRLF, white
+//          space before a colon, folded lines, control characters; HTTP other than 1.x; no Host or
+//          two in a request; Content-Length twice, or with Transfer-Encoding; a transfer coding
+//          other than "chunked", or any in HTTP/1.0; bytes behind the empty line), NETIO_EMSGSIZE
+//          (more than NETIO_HTTP_FIELDS fields). On error `*out` is not to be used.
+// See      RFC 9112 sections 2 to 6, RFC 9110 sections 5 and 7
+NETIO_API int netio_http_parse(netio_http_head *out, const void *data, size_t len);
+
+// Value of the first field of that name, case aside; data NULL: none.
+NETIO_API netio_buf netio_http_field(const netio_http_head *head, const char *name);
+
+// Whether a field that is a list ("Connection: keep-alive, Upgrade"), perhaps in several lines, has
+// this member, case aside.
+NETIO_API bool netio_http_field_has(const netio_http_head *head, const char *name,
+                                    const char *member);
+
+// Add a field to a head of `len` bytes that was written into `buf`, before its empty line.
+// Returns the new length; NETIO_ENOSPC; NETIO_EINVAL (no head, or a name or value that would break
+// it: a line end in a value never gets into a head). On error the head is as it was.
+NETIO_API ptrdiff_t netio_http_add(char *buf, size_t cap, size_t len, const char *name,
+                                   const char *value);
+
+NETIO_API bool netio_buf_equal(netio_buf a, const char *text); // byte for byte
+
+// SHA-1 for the WebSocket handshake; it protects nothing (FIPS 180-4, RFC 3174).
+NETIO_API void netio_sha1(uint8_t out[20], const void *data, size_t len);
+
+// Base64 with padding, RFC 4648 section 4. encode terminates with a NUL. decode is strict: full
+// padding, no white space, no stray bits.
+// Returns the length without NUL; NETIO_ENOSPC (nothing is written); decode: NETIO_EPROTO.
+NETIO_API ptrdiff_t netio_base64_encode(char *buf, size_t cap, const void *data, size_t len);
+NETIO_API ptrdiff_t netio_base64_decode(void *buf, size_t cap, const char *text, size_t len);
+#endif // NETIO_NO_HTTP
+
+#if !defined(NETIO_NO_CHUNKED) && !defined(NETIO_NO_FRAME)
+// Bodies with "Transfer-Encoding: chunked". A frame is a chunk of 1 to `max` bytes (0: 1 MiB);
+// extensions are checked and left out. The end is a frame of no bytes, its `header` the trailers:
+// lines "Name: value", each with its CRLF, at most 8 KiB, checked to be fields and no more. Behind
+// it another body may come: set the framing of what does. To send the end: data NULL, perhaps with
+// trailers (at most 258 bytes); an empty piece, data not NULL, writes nothing.
+// See RFC 9112 section 7.1
+NETIO_API netio_framing netio_framing_chunked(size_t max);
+#endif // NETIO_NO_CHUNKED
+
+#if !defined(NETIO_NO_WEBSOCKET) && !defined(NETIO_NO_FRAME)
+//================================================================================================
+// >>websocket                                                     RFC 6455: handshake and closing
+//
+// Errors of the decoder: NETIO_EPROTO, NETIO_EILSEQ (text, at its first bad byte), NETIO_EMSGSIZE
+// (over max, before it arrives); see netio_ws_close_code_for. Control frames are handed out between
+// the fragments of a message. A client's frames are masked with random keys, so it encodes with
+// netio_encode_into; 4 bytes in frame.header are taken for the key, if you have random ones.
+// Extensions are never negotiated: permessage-deflate is not offered, an offer of it is left
+// unanswered, an answer with it is refused.
+//================================================================================================
+
+// `max`: largest message, with `fragments` largest fragment; 0: 1 MiB. The type of a frame is one
+// of these; 0 when sending: framing.type, or binary. Text that arrives is checked to be UTF-8, text
+// to send is not. A connection answers pings and closes by itself and still shows them in on_frame.
+// clang-format off
+enum { NETIO_WS_TEXT = 1, NETIO_WS_BINARY = 2, NETIO_WS_CLOSE = 8, NETIO_WS_PING = 9,
+       NETIO_WS_PONG = 10 };
+// clang-format on
+
+NETIO_API netio_framing netio_framing_websocket(bool client, size_t max);
+
+#ifndef NETIO_NO_HTTP
+// The opening handshake. A client writes the request into `buf` and keeps `key`, a fresh random one
+// with its NUL; check judges the server's answer against it. Both ends may put more fields into
+// what was written (Origin, Authorization, Sec-WebSocket-Protocol) with netio_http_add.
+//
+// Returns  the length written; NETIO_ENOSPC; NETIO_EINVAL (host or target would break the head, or
+//          the target does not begin with '/'); NETIO_EIO (the OS has no random numbers).
+// See      RFC 6455 section 4.1
+NETIO_API ptrdiff_t netio_ws_request(char *buf, size_t cap, const char *host, const char *target,
+                                     char key[25]);
+
+// A server writes the 101, or a refusal, and its length. Check Origin first if browsers may come.
+// Returns 0; NETIO_EPROTO after writing a refusal: send it and close (400: no key, a body; 426: not
+// an upgrade to WebSocket version 13); NETIO_ENOSPC with *len 0 (512 bytes are enough).
+NETIO_API int netio_ws_answer(char *buf, size_t cap, size_t *len, const netio_http_head *request);
+
+// Returns 0; NETIO_ECONNREFUSED (the status is not 101: look at it); NETIO_EPROTO (not the answer
+// to this key; an extension or a subprotocol that was not asked for).
+NETIO_API int netio_ws_check(const netio_http_head *response, const char key[25]);
+
+// Subprotocols. `mine` is an array, best first, with NULL at its end: {"chat.v2", "chat", NULL}.
+// choose gives the first of mine that the request offers, to be answered with netio_http_add; NULL:
+// none. check_protocol is check for a client that offered `mine`, and says which one of them the
+// server chose; NULL: none.
+NETIO_API const char *netio_ws_choose(const netio_http_head *request, const char *const *mine);
+NETIO_API int netio_ws_check_protocol(const netio_http_head *response, const char key[25],
+                                      const char *const *mine, const char **chosen);
+#endif // NETIO_NO_HTTP
+
+// The payload of a close frame: 2 bytes and the reason, UTF-8, at most 123 bytes; code 0: empty.
+// Returns its length; NETIO_EINVAL (a code that must not be sent, RFC 6455 section 7.4),
+// NETIO_EILSEQ or NETIO_EMSGSIZE (the reason), NETIO_ENOSPC.
+NETIO_API ptrdiff_t netio_ws_close_write(void *buf, size_t cap, int code, const char *reason);
+
+// The code in a close frame's payload, as the decoder handed it out; 1005: it has none.
+NETIO_API int netio_ws_close_code(const void *payload, size_t len);
+
+// What to tell the peer about a decoder's error before closing: NETIO_EPROTO 1002, NETIO_EILSEQ
+// 1007, NETIO_EMSGSIZE 1009, any other 1011; 0: 1000, the usual end.
+NETIO_API int netio_ws_close_code_for(int err);
+#endif // NETIO_NO_WEBSOCKET
+
+#if !defined(NETIO_NO_PROXY) && !defined(NETIO_NO_FRAME)
+//================================================================================================
+// >>proxy                                                         the PROXY protocol, versions 1, 2
+//
+// The header with which a load balancer begins each connection to tell who the client is. The
+// receiver must know that one comes, and from whom: guessing lets anybody choose an address.
+// See haproxy.org, proxy-protocol.txt
+//================================================================================================
+
+#define NETIO_PROXY_MAX 4096 // longest header that is taken
+
+// Types of what may follow the addresses in version 2.
+// clang-format off
+enum { NETIO_PROXY_ALPN = 1, NETIO_PROXY_AUTHORITY = 2, NETIO_PROXY_CRC32C = 3,
+       NETIO_PROXY_NOOP = 4, NETIO_PROXY_UNIQUE_ID = 5, NETIO_PROXY_SSL = 0x20,
+       NETIO_PROXY_SSL_VERSION = 0x21, NETIO_PROXY_SSL_CN = 0x22, NETIO_PROXY_SSL_CIPHER = 0x23,
+       NETIO_PROXY_SSL_SIG_ALG = 0x24, NETIO_PROXY_SSL_KEY_ALG = 0x25, NETIO_PROXY_NETNS = 0x30 };
+// clang-format on
+
+// Read the header at the front of `data`. Call again with more bytes, all from the first, while it
+// gives 0. Zero addresses: the proxy speaks for itself, or does not say; use the connection's own.
+//
+// Returns  the header's length; 0: needs more; NETIO_EPROTO (as early as it shows), NETIO_EBADMSG
+//          (its CRC-32C), NETIO_EMSGSIZE (longer than NETIO_PROXY_MAX). On error, and while it
+//          needs more, the addresses are untouched.
+NETIO_API ptrdiff_t netio_proxy_parse(const void *data, size_t len, netio_addr *src,
+                                      netio_addr *dst);
+
+// What follows the addresses of a header that parse took, `len` the length it gave:
+//     netio_buf rest = netio_proxy_tlvs(data, len), value;
+//     while (netio_proxy_next_tlv(&rest, &type, &value) > 0) ...
+// The value of NETIO_PROXY_SSL is a byte of flags, 4 bytes of verdict (0: verified), then more of
+// the same, for a `rest` of your own. Returns 1; 0: no more; NETIO_EPROTO.
+NETIO_API netio_buf netio_proxy_tlvs(const void *header, size_t len);
+NETIO_API int netio_proxy_next_tlv(netio_buf *rest, int *type, netio_buf *value);
+
+// Write a header; both addresses NULL: "the proxy speaks for itself" (LOCAL, UNKNOWN). Of two
+// families IPv4 is written as IPv6; in version 1 others than IP are UNKNOWN. add_tlv appends to one
+// of version 2; NETIO_PROXY_CRC32C, without a value, comes last.
+// Returns the length (so far); NETIO_ENOSPC: 232 bytes are enough without more; NETIO_EINVAL
+// (version, one address without the other, an IP address with a path; add_tlv: not version 2, a
+// type above 255); NETIO_EMSGSIZE (above NETIO_PROXY_MAX).
+NETIO_API ptrdiff_t netio_proxy_write(void *buf, size_t cap, int version, const netio_addr *src,
+                                      const netio_addr *dst);
+NETIO_API ptrdiff_t netio_proxy_add_tlv(void *buf, size_t cap, size_t len, int type,
+                                        const void *value, size_t value_len);
+#endif // NETIO_NO_PROXY
+
+#if !defined(NETIO_NO_SOCKS) && !defined(NETIO_NO_FRAME)
+//================================================================================================
+// >>tunnel                                                  through a SOCKS5 or HTTP CONNECT proxy
+//
+// The client's side of asking a proxy for a connection, without a socket: connect to t.address,
+// send what output gives, hand in what arrives, until input says 1. The proxy looks names up.
+//================================================================================================
+
+typedef struct netio_tunnel {
+    char address[272]; // "host:port" of the proxy: connect there
+    int step, err;     // the rest is private
+    bool user;
+    uint32_t scan;
+    size_t out_len[3], out_at, out_end, in_len;
+    uint8_t out[1536], in[4096];
+} netio_tunnel;
+
+// `proxy` is "socks5://host:port" or "http://host:port", the latter for HTTP CONNECT; with
+// "user:password@" before the host if it wants them (%XX for what is special in a URL). `target` is
+// "host:port" by number, name or literal. Copies both.
+//
+// Returns  0; NETIO_EINVAL (either is none of that; a colon in a user for HTTP); NETIO_ENOTSUP
+//          (other schemes; http with NETIO_NO_HTTP); NETIO_ENAMETOOLONG (name over 253, user or
+//          password over 255 bytes).
+// See      RFC 1928, RFC 1929; RFC 9110 section 9.3.6
+NETIO_API int netio_tunnel_init(netio_tunnel *t, const char *proxy, const char *target);
+
+// What is to be sent now, each byte once: ask after init and after each input. Lent until the next
+// call on `t`; len 0: nothing.
+NETIO_API netio_buf netio_tunnel_output(netio_tunnel *t);
+
+// What the proxy sent. `*used` says how many bytes were the proxy's; those behind them are already
+// the target's.
+//
+// Returns  1: the tunnel is open; 0: not yet; NETIO_EACCES (the proxy wants a user, or does not
+//          like this one, or its rules forbid it), NETIO_ECONNREFUSED, NETIO_EHOSTUNREACH,
+//          NETIO_ENETUNREACH, NETIO_ETIMEDOUT (the target, as the proxy says); NETIO_ENOTSUP,
+//          NETIO_EAFNOSUPPORT (the proxy cannot); NETIO_EIO (it gives no reason); NETIO_EPROTO,
+//          NETIO_EMSGSIZE (no proxy of this kind). An error stays.
+NETIO_API int netio_tunnel_input(netio_tunnel *t, const void *data, size_t len, size_t *used);
+#endif // NETIO_NO_SOCKS
+
 #ifndef NETIO_NO_LOOP
 //================================================================================================
 // >>loop                                                  timers, tasks, signals, watches, lookups
@@ -939,7 +1467,7 @@ typedef struct netio_loop_opts {
     int backend;                    // NETIO_BACKEND_*; 0: the best this system has
     int slow_ms;                    // NETIO_DEBUG: log turns that take longer; 0: 100
     size_t recv_buffer;             // bytes, one for the whole loop; 0: 256 KiB, at least 4 KiB
-    size_t turn_budget;             // bytes one connection may receive in a turn; 0: 1 MiB
+    size_t turn_budget;             // bytes one connection may receive, and send, a turn; 0: 1 MiB
     size_t lookups_max;             // name lookups under way and waiting; 0: 1024
     size_t resolver_threads;        // at most, one lookup each; 0: 4
     uint64_t (*now_us)(void *user); // clock, for tests; NULL: netio_now_us. Steps back are ignored
@@ -1036,12 +1564,14 @@ typedef struct netio_stats {
     uint64_t bytes_in, bytes_out, reads, writes; // system calls that moved bytes, or datagrams
     uint64_t opened, closed, accepted, refused;  // connections; loop and listener only
     uint64_t timeouts, resets, other_errors;     // how connections ended; loop and listener only
+    uint64_t protocol_errors, limit_errors;      // likewise: malformed, or too large
     uint64_t drops;                              // datagrams not queued, or cut off
     uint64_t active;                             // open and closing connections now
     uint64_t turns;                              // loop only
     uint64_t slow;                               // loop only, NETIO_DEBUG: turns above slow_ms
     uint64_t opened_ms;                          // when, on the loop's clock
     uint64_t active_ms;                          // last byte in or out
+    uint64_t frames_in, frames_out;              // connections, with framing
 } netio_stats;
 
 // Sums over the loop's life, as of its last turn. Thread: any.
@@ -1129,6 +1659,9 @@ typedef struct netio_handler {
     // Over: 0 for a clean end, else why, and netio_conn_error(c) has the whole story. c and its
     // user pointer can still be read, not written to.
     void (*on_close)(netio_conn c, int err);
+    // With framing: whole frames, lent, in place of on_data. Frames behind one in whose callback the
+    // connection was paused, or its queue rose above the high mark, come when that is over.
+    void (*on_frame)(netio_conn c, const netio_frame *frame);
 } netio_handler;
 
 enum {
@@ -1155,6 +1688,7 @@ typedef struct netio_conn_opts {
     size_t write_rate;        // likewise
     const void *unread;       // adopt: bytes received before, handed out first; copied
     size_t unread_len;
+    netio_framing framing; // first framing; zero: none, on_data
 } netio_conn_opts;
 
 typedef struct netio_listener_opts {
@@ -1168,6 +1702,12 @@ typedef struct netio_listener_opts {
     size_t worker_count;        // They must outlive the listener; limits then count per worker
     netio_conn_opts conn;       // of each accepted connection; conn.user is on_accept's user too
     netio_socket_opts socket;   // backlog, balance, ...
+    // Each connection begins with a PROXY header, before TLS, and its addresses are used. Only the
+    // proxies in `proxy_trusted` ("10.0.0.0/8", at least one) may connect; others, and connections
+    // without the header, are refused (NETIO_EACCES, NETIO_EPROTO).
+    bool proxy_protocol;
+    const char *const *proxy_trusted;
+    size_t proxy_trusted_count;
 } netio_listener_opts;
 
 typedef struct netio_dial_opts {
@@ -1175,6 +1715,8 @@ typedef struct netio_dial_opts {
     const char *server_name; // for filters to check; NULL: the host that was dialed. Copied
     netio_conn_opts conn;
     netio_socket_opts socket; // local, fallback, stagger_ms, resolve, ...
+    const char *proxy;        // "socks5://[user:password@]host:port" or "http://...": through this
+                              // proxy, which looks the name up; NULL: none. See >>tunnel. Copied
 } netio_dial_opts;
 
 // Listen on `address`; for ":0" see netio_listener_addr. `handler` must outlive the listener and
@@ -1224,6 +1766,11 @@ NETIO_API int netio_conn_write_owned(netio_conn c, const void *data, size_t len,
 NETIO_API int netio_conn_write_file(netio_conn c, netio_file file, uint64_t off, uint64_t len,
                                     netio_task release, void *user);
 
+// One frame in the connection's framing (a plain write if it has none), header and payload in one
+// send. send_frame also takes the type and header bytes. Returns as write; as netio_encode.
+NETIO_API int netio_conn_send(netio_conn c, const void *data, size_t len);
+NETIO_API int netio_conn_send_frame(netio_conn c, const netio_frame *frame);
+
 NETIO_API int netio_conn_flush(netio_conn c);      // send now, not at the turn's end
 NETIO_API size_t netio_conn_pending(netio_conn c); // bytes written and not sent; 0 if stale
 NETIO_API bool netio_conn_congested(netio_conn c); // above high mark: on_drain will follow
@@ -1246,6 +1793,12 @@ NETIO_API int netio_conn_abort(netio_conn c); // RST, now; on_close gets NETIO_E
 
 // Change it while it runs. Marks: low above high, or high above max, are NETIO_EINVAL.
 NETIO_API int netio_conn_set_handler(netio_conn c, const netio_handler *handler);
+// Bytes not handed out are read under the new framing; zero: none from now on. A frame that breaks
+// the rules ends the connection: netio_conn_error says where it begins (offset) and how long it
+// claims to be (size). With WEBSOCKET framing pings are answered, a close frame is answered and
+// ends the connection, and an error is told to the peer in one; on_frame sees them all the same.
+// Returns 0; NETIO_EINVAL, NETIO_ENOTSUP (framing); NETIO_ENOMEM.
+NETIO_API int netio_conn_set_framing(netio_conn c, netio_framing framing);
 NETIO_API int netio_conn_set_timeout(netio_conn c, int which, int timeout_ms); // 0: the default
 NETIO_API int netio_conn_set_rate(netio_conn c, size_t read_rate, size_t write_rate);
 NETIO_API int netio_conn_set_marks(netio_conn c, size_t high_mark, size_t low_mark, size_t max);
@@ -1259,7 +1812,8 @@ NETIO_API int netio_conn_add_filter(netio_conn c, netio_filter f);
 // header says.
 NETIO_API void *netio_conn_filter(netio_conn c, const netio_filter_ops *ops);
 
-// These also work in on_close.
+// These also work in on_close; but there the addresses of an accepted connection that was reset may
+// be gone (NETIO_ENOTCONN): keep them from on_open.
 NETIO_API void *netio_conn_user(netio_conn c); // NULL if stale
 NETIO_API void netio_conn_set_user(netio_conn c, void *user);
 NETIO_API netio_loop *netio_conn_loop(netio_conn c); // NULL if stale
@@ -1307,7 +1861,8 @@ typedef struct netio_udp_handler {
 typedef struct netio_udp_opts {
     void *user;
     size_t datagram_max;      // slot for one datagram; 0: 2048, at most 64 KiB. Longer ones are cut
-    size_t write_queue_max;   // bytes; 0: 256 KiB. Beyond: NETIO_ENOBUFS, dropped, counted
+    size_t write_queue_max;   // bytes, and some 370 for each datagram; 0: 256 KiB. Beyond, what is
+                              // queued is sent; if that does not help: NETIO_ENOBUFS, counted
     const char *peer;         // connect to "addr:port": no name; NULL: talk to anyone
     netio_socket_opts socket; // settings (RECV_LOCAL...), share_group, balance
 } netio_udp_opts;
@@ -1340,6 +1895,7 @@ NETIO_API int netio_udp_stats(netio_udp u, netio_stats *out);
 // without sockets: latency, bandwidth, loss, short reads and writes, resets, partitions. One thread
 // runs all of them. Its clock is virtual: time passes only when nothing is left to do now, so an
 // hour of waiting takes no time, and the same seed gives the same events in the same order.
+// (An exchange that never ends over a link without latency stops the clock.)
 // An address belongs to the loop that was given it as `host` or listens on it; a name is what
 // netio_network_name says. TCP and UDP ports are like the OS's; what needs a real descriptor
 // (adopt, detach, watch, netio_conn_socket) is NETIO_ENOTSUP.
@@ -1352,7 +1908,8 @@ typedef struct netio_link {
     int loss_permille;      // datagrams lost of 1000
     int duplicate_permille; // datagrams that arrive twice
     size_t bandwidth;       // bytes a second, of each connection and of each endpoint; 0: no limit
-    size_t window;          // bytes under way in one direction of a connection; 0: 256 KiB
+    size_t window;     // bytes under way in one direction of a connection, until they are read; 0:
+                       // 256 KiB. Endpoints: 1 MiB, and as much waits to be read, the rest is lost
     size_t piece_max;  // pieces received are of 1 to this many bytes, at random; 0: what is there
     size_t send_max;   // likewise the bytes that one send takes; 0: what the window allows
     uint64_t reset_at; // a connection is reset after this many bytes one way; 0: never
@@ -10029,6 +10586,3188 @@ NETIO_API size_t netio_poller_count(const netio_poller *p) { return p->count; }
 NETIO_API uint64_t netio_poller_stale(const netio_poller *p) { return p->stale; }
 #endif // NETIO__HAS_POLLER
 
+#ifndef NETIO_NO_FRAME
+//================================================================================================
+// >>frame.c
+//
+// A codec sees the bytes not yet used up as one piece and says: here is a frame, I need so many
+// more, or this is wrong. The decoder brings the piece together. While frames lie whole in what was
+// fed they are handed out from there; only the frame that a cut goes through is copied to `buf`,
+// and no byte behind it. A frame left out by `skip` is dropped up to its delimiter as it comes.
+//================================================================================================
+
+// Keeps what is rarely needed out of the way of what runs for every frame.
+#if defined(__GNUC__)
+#define NETIO__COLD __attribute__((noinline, cold))
+#else
+#define NETIO__COLD
+#endif
+
+typedef struct netio__codec {
+    int (*check)(const netio_framing *f); // NULL: nothing can be wrong
+    // > 0: bytes used up, with a frame if out->data is set; 0: more, see netio__frame_wait; errors.
+    ptrdiff_t (*next)(netio_decoder *d, const uint8_t *p, size_t len, netio_frame *out);
+    // The same for what is left at the end. NULL: there must be nothing left.
+    ptrdiff_t (*end)(netio_decoder *d, const uint8_t *p, size_t len, netio_frame *out);
+    int (*encode)(netio_envelope *out, const netio_framing *f, const netio_frame *frame);
+    // The whole frame, where encode says NETIO_ENOTSUP because the payload itself changes.
+    ptrdiff_t (*into)(uint8_t *buf, size_t cap, const netio_framing *f, const netio_frame *frame);
+} netio__codec;
+
+#define NETIO__FRAME_MAX ((size_t)1 << 20) // of netio_framing.max 0
+#define NETIO__FRAME_TOP (SIZE_MAX / 4)    // sums of a few sizes below it do not overflow
+
+static netio_framing netio__framing(int format, size_t max)
+{
+    netio_framing f;
+    memset(&f, 0, sizeof f);
+    f.format = format;
+    f.max = max;
+    return f;
+}
+
+// Largest payload; in a decoder's own framing it stands in `max`.
+static size_t netio__framing_max(const netio_framing *f)
+{
+    size_t usual = f->format == NETIO_FORMAT_RAW ? NETIO__FRAME_TOP : NETIO__FRAME_MAX;
+    if (f->max == 0) return usual;
+    return f->max < NETIO__FRAME_TOP ? f->max : NETIO__FRAME_TOP;
+}
+
+// What a codec returns when it needs bytes up to `need`, or up to the next `stop` (-1: none).
+static ptrdiff_t netio__frame_wait(netio_decoder *d, size_t need, int stop)
+{
+    d->need = need;
+    d->stop = stop;
+    return 0;
+}
+
+static int netio__frame_over(netio_decoder *d, uint64_t size)
+{
+    d->announced = size;
+    return NETIO_EMSGSIZE;
+}
+
+// Grow the buffer to `want` bytes, doubling, but not past `most`.
+static int netio__frame_reserve(netio_decoder *d, size_t want, size_t most)
+{
+    size_t cap = d->cap < 128 ? 256 : d->cap < NETIO__FRAME_TOP ? d->cap * 2 : d->cap;
+    if (want <= d->cap) return 0;
+    if (!d->owned) return NETIO_ENOBUFS;
+    if (cap > most) cap = most;
+    if (cap < want) cap = want;
+    void *buf = NETIO_REALLOC(d->buf, cap);
+    if (!buf) return NETIO_ENOMEM;
+    d->buf = (uint8_t *)buf;
+    d->cap = cap;
+    return 0;
+}
+
+#if !defined(NETIO_NO_COBS) || !defined(NETIO_NO_SLIP) || !defined(NETIO_NO_WEBSOCKET)
+// Room for n bytes behind what the codec keeps. If the bytes that it reads are in the buffer, too,
+// this lies at or below them: it must not write more than it has read. NULL: see d->err.
+static uint8_t *netio__frame_room(netio_decoder *d, size_t n)
+{
+    if (!d->held)
+        d->err = netio__frame_reserve(d, d->kept + n, d->framing.max + sizeof(netio_envelope));
+    return d->err < 0 ? NULL : d->buf + d->kept;
+}
+#endif
+
+// The byte behind the first `mark` whose last byte stands at `from` or later; 0: there is none.
+static size_t netio__frame_find(const uint8_t *p, size_t len, size_t from, const uint8_t *mark,
+                                size_t mark_len)
+{
+    size_t before = mark_len - 1;
+    if (before == 0) {
+        const void *at = from < len ? memchr(p + from, mark[0], len - from) : NULL;
+        return at ? (size_t)((const uint8_t *)at - p) + 1 : 0;
+    }
+    for (size_t i = from > before ? from : before; i < len; i++) {
+        const uint8_t *at = (const uint8_t *)memchr(p + i, mark[before], len - i);
+        if (!at) break;
+        i = (size_t)(at - p);
+        if (memcmp(at - before, mark, before) == 0) return i + 1;
+    }
+    return 0;
+}
+
+NETIO__COLD static uint64_t netio__frame_uint_any(const uint8_t *p, size_t width, bool little)
+{
+    uint64_t value = 0;
+    for (size_t i = 0; i < width; i++) value = value << 8 | p[little ? width - 1 - i : i];
+    return value;
+}
+
+static uint64_t netio__frame_uint(const uint8_t *p, size_t width, bool little)
+{
+    if (width != 4 || little) return netio__frame_uint_any(p, width, little);
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3]; // most are so
+}
+
+static void netio__frame_put_uint(uint8_t *p, size_t width, bool little, uint64_t value)
+{
+    for (size_t i = 0; i < width; i++, value >>= 8)
+        p[little ? i : width - 1 - i] = (uint8_t)(value & 0xFF);
+}
+
+#if !defined(NETIO_NO_LINE) || !defined(NETIO_NO_DELIMITER) || !defined(NETIO_NO_COBS) ||          \
+    !defined(NETIO_NO_SLIP)
+static int netio__delimiter_check(const netio_framing *f)
+{
+    size_t most = f->format == NETIO_FORMAT_DELIMITER ? sizeof f->delimiter : 1;
+    return f->delimiter_len > 0 && f->delimiter_len <= most ? 0 : NETIO_EINVAL;
+}
+#endif
+
+// --- raw -----------------------------------------------------------------------------------------
+
+static ptrdiff_t netio__raw_next(netio_decoder *d, const uint8_t *p, size_t len, netio_frame *out)
+{
+    out->data = p;
+    out->len = len < d->framing.max ? len : d->framing.max;
+    return (ptrdiff_t)out->len;
+}
+
+static int netio__raw_encode(netio_envelope *out, const netio_framing *f, const netio_frame *frame)
+{
+    (void)f, (void)frame;
+    out->head_len = out->tail_len = 0;
+    return 0;
+}
+
+// --- custom --------------------------------------------------------------------------------------
+
+static int netio__custom_check(const netio_framing *f)
+{
+    return f->ops && f->ops->parse ? 0 : NETIO_EINVAL;
+}
+
+static ptrdiff_t netio__custom_next(netio_decoder *d, const uint8_t *p, size_t len,
+                                    netio_frame *out)
+{
+    size_t need = 0, most = d->framing.max + sizeof(netio_envelope);
+    if (len < d->mark) return netio__frame_wait(d, (size_t)d->mark, -1);
+    ptrdiff_t used = d->framing.ops->parse(&d->framing, p, len, out, &need);
+    d->mark = 0;
+    if (used > 0) {
+        if ((size_t)used > len) return NETIO_EINVAL;
+        return out->data && out->len > d->framing.max ? netio__frame_over(d, out->len) : used;
+    }
+    if (used < 0 || need > most || len >= most) {
+        d->announced = need;
+        return used < 0 ? used : (ptrdiff_t)NETIO_EMSGSIZE;
+    }
+    d->mark = need; // until then there is nothing to ask
+    return netio__frame_wait(d, need > len ? need : most, -1);
+}
+
+static int netio__custom_encode(netio_envelope *out, const netio_framing *f,
+                                const netio_frame *frame)
+{
+    return f->ops->wrap ? f->ops->wrap(out, f, frame) : NETIO_ENOTSUP;
+}
+
+NETIO_API netio_framing netio_framing_custom(const netio_format_ops *ops, void *user, size_t max)
+{
+    netio_framing f = netio__framing(NETIO_FORMAT_CUSTOM, max);
+    f.ops = ops;
+    f.user = user;
+    return f;
+}
+
+// --- line, delimiter -----------------------------------------------------------------------------
+
+#if !defined(NETIO_NO_LINE) || !defined(NETIO_NO_DELIMITER)
+// No line end in `len` bytes.
+NETIO__COLD static ptrdiff_t netio__line_more(netio_decoder *d, const uint8_t *p, size_t len)
+{
+    const netio_framing *f = &d->framing;
+    size_t mark = f->delimiter_len, most = f->max + mark; // one more, if it is a CR
+    bool cr = f->format == NETIO_FORMAT_LINE && (len != most || p[len - 1] == '\r');
+    d->scan = len;
+    if (len >= most + cr) return netio__frame_over(d, f->max + 1);
+    return netio__frame_wait(d, most + cr, f->delimiter[mark - 1]);
+}
+
+static ptrdiff_t netio__line_next(netio_decoder *d, const uint8_t *p, size_t len, netio_frame *out)
+{
+    const netio_framing *f = &d->framing;
+    size_t mark = f->delimiter_len;
+    size_t end = netio__frame_find(p, len, d->scan, f->delimiter, mark), size = end - mark;
+    if (!end) return netio__line_more(d, p, len);
+    // One CR before the LF belongs to the line end.
+    if (f->format == NETIO_FORMAT_LINE && size > 0 && p[size - 1] == '\r') size--;
+    d->scan = end - 1;
+    if (size > f->max) return netio__frame_over(d, f->max + 1);
+    out->data = p;
+    out->len = f->keep ? end : size;
+    return (ptrdiff_t)end;
+}
+#endif
+
+#ifndef NETIO_NO_LINE
+static ptrdiff_t netio__line_end(netio_decoder *d, const uint8_t *p, size_t len, netio_frame *out)
+{
+    if (len == 0) return NETIO_EOF;
+    if (len > d->framing.max) return netio__frame_over(d, d->framing.max + 1);
+    out->data = p;
+    out->len = len;
+    return (ptrdiff_t)len;
+}
+
+NETIO_API netio_framing netio_framing_line(size_t max)
+{
+    netio_framing f = netio__framing(NETIO_FORMAT_LINE, max);
+    f.delimiter_len = 1;
+    f.delimiter[0] = '\n';
+    return f;
+}
+#endif
+
+#if !defined(NETIO_NO_LINE) || !defined(NETIO_NO_DELIMITER)
+static int netio__line_encode(netio_envelope *out, const netio_framing *f, const netio_frame *frame)
+{
+    uint8_t seam[2 * sizeof f->delimiter]; // the payload's end may make a delimiter with this one
+    size_t mark = f->delimiter_len, n = frame->len < mark - 1 ? frame->len : mark - 1;
+    size_t end = netio__frame_find(frame->data, frame->len, 0, f->delimiter, mark);
+    bool cr = f->format == NETIO_FORMAT_LINE && f->crlf;
+    out->head_len = out->tail_len = 0;
+    if (end) return f->keep && end == frame->len ? 0 : NETIO_EINVAL; // the peer would see two
+    if (n > 0) memcpy(seam, frame->data + frame->len - n, n);
+    memcpy(seam + n, f->delimiter, mark);
+    if (netio__frame_find(seam, n + mark, 0, f->delimiter, mark) < n + mark) return NETIO_EINVAL;
+    out->tail_len = mark + cr;
+    out->tail[0] = '\r';
+    memcpy(out->tail + cr, f->delimiter, mark);
+    return 0;
+}
+#endif
+
+#ifndef NETIO_NO_DELIMITER
+NETIO_API netio_framing netio_framing_delimiter(const void *delimiter, size_t len, size_t max)
+{
+    netio_framing f = netio__framing(NETIO_FORMAT_DELIMITER, max);
+    if (len > sizeof f.delimiter) return f; // without a delimiter it is refused where it is used
+    f.delimiter_len = (uint8_t)len;
+    if (len) memcpy(f.delimiter, delimiter, len);
+    return f;
+}
+#endif
+
+// --- fixed ---------------------------------------------------------------------------------------
+
+#ifndef NETIO_NO_FIXED
+static int netio__fixed_check(const netio_framing *f) { return f->max > 0 ? 0 : NETIO_EINVAL; }
+
+static ptrdiff_t netio__fixed_next(netio_decoder *d, const uint8_t *p, size_t len, netio_frame *out)
+{
+    if (len < d->framing.max) return netio__frame_wait(d, d->framing.max, -1);
+    return netio__raw_next(d, p, len, out);
+}
+
+static int netio__fixed_encode(netio_envelope *out, const netio_framing *f,
+                               const netio_frame *frame)
+{
+    return frame->len == f->max ? netio__raw_encode(out, f, frame) : NETIO_EMSGSIZE;
+}
+
+NETIO_API netio_framing netio_framing_fixed(size_t size)
+{
+    return netio__framing(NETIO_FORMAT_FIXED, size);
+}
+#endif
+
+// --- length --------------------------------------------------------------------------------------
+
+#ifndef NETIO_NO_LENGTH
+static bool netio__length_apart(size_t a, size_t a_len, size_t b, size_t b_len)
+{
+    return a + a_len <= b || b + b_len <= a;
+}
+
+static int netio__length_check(const netio_framing *f)
+{
+    bool width = f->width == 1 || f->width == 2 || f->width == 3 || f->width == 4 || f->width == 8;
+    size_t sum = f->check ? 4 : 0;
+    if (!width || f->offset + f->width > f->header || f->check > NETIO_CHECK_CRC32C ||
+        (sum && f->check_offset + sum > f->header) || f->magic_len > sizeof f->magic ||
+        f->magic_len > f->header || !netio__length_apart(0, f->magic_len, f->offset, f->width))
+        return NETIO_EINVAL;
+    return netio__length_apart(f->check_offset, sum, f->offset, f->width) &&
+                   netio__length_apart(f->check_offset, sum, 0, f->magic_len)
+               ? 0
+               : NETIO_EINVAL;
+}
+
+static uint32_t netio__length_sum(const netio_framing *f, const uint8_t *header,
+                                  const uint8_t *data, size_t len)
+{
+    static uint32_t (*const sums[])(uint32_t, const void *, size_t) = {
+        NULL, netio_sum32, netio_crc32, netio_crc32c}; // by NETIO_CHECK_*
+    static const uint8_t zeros[4] = {0, 0, 0, 0};
+    size_t behind = (size_t)f->check_offset + 4;
+    uint32_t sum = sums[f->check](0, header, f->check_offset);
+    sum = sums[f->check](sum, zeros, 4);
+    sum = sums[f->check](sum, header + behind, f->header - behind);
+    return sums[f->check](sum, data, len);
+}
+
+static ptrdiff_t netio__length_verify(netio_decoder *d, const netio_frame *frame)
+{
+    const netio_framing *f = &d->framing;
+    uint32_t sum = netio__length_sum(f, frame->header, frame->data, frame->len);
+    if (netio__frame_uint(frame->header + f->check_offset, 4, f->little) == sum)
+        return (ptrdiff_t)(f->header + frame->len);
+    d->announced = frame->len;
+    return NETIO_EBADMSG;
+}
+
+// What can be said of a header that is not whole, and of its magic. Returns 1: go on.
+NETIO__COLD static ptrdiff_t netio__length_early(netio_decoder *d, const uint8_t *p, size_t len)
+{
+    const netio_framing *f = &d->framing;
+    size_t magic = f->magic_len < len ? f->magic_len : len;
+    if (magic && memcmp(p, f->magic, magic) != 0) return NETIO_EPROTO;
+    return len < (size_t)f->offset + f->width ? netio__frame_wait(d, f->header, -1) : 1;
+}
+
+static ptrdiff_t netio__length_next(netio_decoder *d, const uint8_t *p, size_t len,
+                                    netio_frame *out)
+{
+    const netio_framing *f = &d->framing;
+    size_t header = f->header;
+    ptrdiff_t early = len < header || f->magic_len ? netio__length_early(d, p, len) : 1;
+    if (early <= 0) return early;
+    uint64_t value = netio__frame_uint(p + f->offset, f->width, f->little);
+    uint64_t size = value + (uint64_t)(int64_t)f->adjust;
+    if (size > f->max || value >> 63) { // with more than that the sum could wrap around
+        if (f->adjust < 0 && size > value) return NETIO_EPROTO; // shorter than its own header
+        return netio__frame_over(d, value >> 63 ? value : size);
+    }
+    if (len < header) return netio__frame_wait(d, header, -1);
+    if (len - header < size) return netio__frame_wait(d, header + (size_t)size, -1);
+    out->header = p;
+    out->header_len = header;
+    out->data = p + header;
+    out->len = (size_t)size;
+    return f->check ? netio__length_verify(d, out) : (ptrdiff_t)(header + (size_t)size);
+}
+
+static int netio__length_encode(netio_envelope *out, const netio_framing *f,
+                                const netio_frame *frame)
+{
+    int64_t value = (int64_t)frame->len - f->adjust;
+    if (frame->header && frame->header_len != f->header) return NETIO_EINVAL;
+    if (value < 0 || (f->width < 8 && value >> 8 * f->width)) return NETIO_EMSGSIZE;
+    out->head_len = f->header;
+    out->tail_len = 0;
+    if (frame->header) memcpy(out->head, frame->header, f->header);
+    else memset(out->head, 0, f->header);
+    memcpy(out->head, f->magic, f->magic_len);
+    netio__frame_put_uint(out->head + f->offset, f->width, f->little, (uint64_t)value);
+    if (f->check) {
+        uint32_t sum = netio__length_sum(f, out->head, frame->data, frame->len);
+        netio__frame_put_uint(out->head + f->check_offset, 4, f->little, sum);
+    }
+    return 0;
+}
+
+NETIO_API netio_framing netio_framing_length(int width, size_t max)
+{
+    netio_framing f = netio__framing(NETIO_FORMAT_LENGTH, max);
+    f.width = width > 0 && width <= 8 ? (uint8_t)width : 0; // 0 is refused where it is used
+    f.header = f.width;
+    return f;
+}
+#endif
+
+// --- varint --------------------------------------------------------------------------------------
+
+#ifndef NETIO_NO_VARINT
+static ptrdiff_t netio__varint_next(netio_decoder *d, const uint8_t *p, size_t len,
+                                    netio_frame *out)
+{
+    uint64_t size = 0;
+    size_t n = 0;
+    do {
+        if (n == len) return netio__frame_wait(d, n + 1, -1);
+        if (n == 9 && p[n] > 1) return NETIO_EPROTO; // more than 64 bits, or than ten bytes
+        size |= (uint64_t)(p[n] & 0x7F) << 7 * n;
+    } while (p[n++] & 0x80);
+    if (n > 1 && p[n - 1] == 0 && !d->framing.lax) return NETIO_EPROTO;
+    if (size > d->framing.max) return netio__frame_over(d, size);
+    if (len - n < (size_t)size) return netio__frame_wait(d, n + (size_t)size, -1);
+    out->data = p + n;
+    out->len = (size_t)size;
+    return (ptrdiff_t)(n + out->len);
+}
+
+static int netio__varint_encode(netio_envelope *out, const netio_framing *f,
+                                const netio_frame *frame)
+{
+    size_t n = 0;
+    (void)f;
+    for (uint64_t left = frame->len; n == 0 || left; left >>= 7)
+        out->head[n++] = (uint8_t)((left & 0x7F) | (left > 0x7F ? 0x80u : 0));
+    out->head_len = n;
+    out->tail_len = 0;
+    return 0;
+}
+
+NETIO_API netio_framing netio_framing_varint(size_t max)
+{
+    return netio__framing(NETIO_FORMAT_VARINT, max);
+}
+#endif
+
+// --- netstring -----------------------------------------------------------------------------------
+
+#ifndef NETIO_NO_NETSTRING
+static ptrdiff_t netio__netstring_next(netio_decoder *d, const uint8_t *p, size_t len,
+                                       netio_frame *out)
+{
+    uint64_t size = 0;
+    size_t n = 0;
+    for (; n < len && p[n] >= '0' && p[n] <= '9'; n++) {
+        unsigned digit = p[n] - (unsigned)'0';
+        if (n == 1 && p[0] == '0') return NETIO_EPROTO; // "05:"
+        if (n == 20) return netio__frame_over(d, UINT64_MAX);
+        size = size > (UINT64_MAX - digit) / 10 ? UINT64_MAX : size * 10 + digit;
+    }
+    if (n == len) return netio__frame_wait(d, 21, ':');
+    if (n == 0 || p[n] != ':') return NETIO_EPROTO;
+    if (size > d->framing.max) return netio__frame_over(d, size);
+    size_t comma = n + 1 + (size_t)size;
+    if (len <= comma) return netio__frame_wait(d, comma + 1, -1);
+    if (p[comma] != ',') return NETIO_EPROTO;
+    out->data = p + n + 1;
+    out->len = (size_t)size;
+    return (ptrdiff_t)comma + 1;
+}
+
+static int netio__netstring_encode(netio_envelope *out, const netio_framing *f,
+                                   const netio_frame *frame)
+{
+    uint8_t digits[20];
+    size_t n = 0;
+    (void)f;
+    for (size_t left = frame->len; n == 0 || left; left /= 10)
+        digits[n++] = (uint8_t)('0' + left % 10);
+    out->head_len = n + 1;
+    for (size_t i = 0; i < n; i++) out->head[i] = digits[n - 1 - i];
+    out->head[n] = ':';
+    out->tail_len = 1;
+    out->tail[0] = ',';
+    return 0;
+}
+
+NETIO_API netio_framing netio_framing_netstring(size_t max)
+{
+    return netio__framing(NETIO_FORMAT_NETSTRING, max);
+}
+#endif
+
+#if !defined(NETIO_NO_COBS) || !defined(NETIO_NO_SLIP)
+static int netio__stuffed_encode(netio_envelope *out, const netio_framing *f,
+                                 const netio_frame *frame)
+{
+    (void)out, (void)f, (void)frame;
+    return NETIO_ENOTSUP; // the payload itself changes
+}
+#endif
+
+// --- cobs ----------------------------------------------------------------------------------------
+// Blocks of a length byte and length - 1 bytes other than zero. A zero follows each block but the
+// last, and but those of length 255. (S. Cheshire, M. Baker: Consistent Overhead Byte Stuffing.)
+
+#ifndef NETIO_NO_COBS
+static size_t netio__cobs_size(const uint8_t *p, size_t len) // decoded; SIZE_MAX: not COBS
+{
+    size_t size = 0, at = 0;
+    while (at < len) {
+        size_t block = p[at];
+        if (block > len - at) return SIZE_MAX; // the zero that ends the frame is inside the block
+        at += block;
+        size += block - 1 + (block < 255 && at < len);
+    }
+    return size;
+}
+
+static ptrdiff_t netio__cobs_next(netio_decoder *d, const uint8_t *p, size_t len, netio_frame *out)
+{
+    size_t max = d->framing.max, most = max + max / 254 + 2, n = len < most ? len : most;
+    size_t end = netio__frame_find(p, n, d->scan, d->framing.delimiter, 1), raw = end - 1, size;
+    d->scan = end ? raw : n;
+    if (!end) return n == most ? netio__frame_over(d, max + 1) : netio__frame_wait(d, most, 0);
+    if (raw == 0) return 1; // only a delimiter, as some send to begin with
+    size = netio__cobs_size(p, raw);
+    if (size == SIZE_MAX) return NETIO_EPROTO;
+    if (size > max) return netio__frame_over(d, max + 1);
+    out->data = p + 1;
+    out->len = size;
+    if (p[0] == raw) return (ptrdiff_t)end; // a single block: it lies there as it was
+    uint8_t *to = netio__frame_room(d, raw);
+    if (!to) return d->err;
+    out->data = to;
+    for (size_t at = 0, block; at < raw; at += block) {
+        block = p[at];
+        memmove(to, p + at + 1, block - 1);
+        to += block - 1;
+        if (block < 255 && at + block < raw) *to++ = 0;
+    }
+    return (ptrdiff_t)end;
+}
+
+static ptrdiff_t netio__cobs_into(uint8_t *buf, size_t cap, const netio_framing *f,
+                                  const netio_frame *frame)
+{
+    static const uint8_t zero[1] = {0};
+    netio_cursor out = netio_cursor_put(buf, cap);
+    const uint8_t *p = frame->data;
+    size_t left = frame->len;
+    bool more = true; // payload, or the end that a last zero needs
+    (void)f;
+    while (more) {
+        size_t most = left < 254 ? left : 254, end = netio__frame_find(p, most, 0, zero, 1);
+        size_t block = end ? end - 1 : most;
+        netio_put_uint(&out, 1, block + 1);
+        netio_put_bytes(&out, p, block);
+        if (end) block = end;
+        left -= block;
+        p += block;
+        more = end || left > 0;
+    }
+    netio_put_uint(&out, 1, 0);
+    return out.err ? (ptrdiff_t)NETIO_ENOSPC : (ptrdiff_t)out.off;
+}
+
+NETIO_API netio_framing netio_framing_cobs(size_t max)
+{
+    netio_framing f = netio__framing(NETIO_FORMAT_COBS, max);
+    f.delimiter_len = 1; // a zero
+    return f;
+}
+#endif
+
+// --- slip ----------------------------------------------------------------------------------------
+
+#ifndef NETIO_NO_SLIP
+#define NETIO__SLIP_END 0xC0
+#define NETIO__SLIP_ESC 0xDB
+#define NETIO__SLIP_ESC_END 0xDC
+#define NETIO__SLIP_ESC_ESC 0xDD
+
+static void netio__slip_unescape(uint8_t *to, const uint8_t *p, size_t len)
+{
+    const uint8_t *end = p + len, *escape = p;
+    while (p < end) {
+        escape = (const uint8_t *)memchr(p, NETIO__SLIP_ESC, (size_t)(end - p));
+        size_t run = (size_t)((escape ? escape : end) - p);
+        memmove(to, p, run);
+        to += run;
+        p += run;
+        if (!escape) break;
+        *to++ = p[1] == NETIO__SLIP_ESC_END ? NETIO__SLIP_END : NETIO__SLIP_ESC;
+        p += 2;
+    }
+}
+
+static ptrdiff_t netio__slip_next(netio_decoder *d, const uint8_t *p, size_t len, netio_frame *out)
+{
+    size_t i = d->scan, escapes = i ? (size_t)d->mark : 0, max = d->framing.max;
+    int bad = 0;
+    for (; i < len && p[i] != NETIO__SLIP_END; i++) {
+        if (p[i] == NETIO__SLIP_ESC) {
+            if (i + 1 == len) break;
+            i++;
+            escapes++;
+            if (p[i] != NETIO__SLIP_ESC_END && p[i] != NETIO__SLIP_ESC_ESC) bad = NETIO_EPROTO;
+        }
+        if (i - escapes >= max && !bad) bad = netio__frame_over(d, max + 1);
+        if (bad) break;
+    }
+    d->scan = i;
+    if (bad) return bad;
+    d->mark = escapes;
+    if (i == len || p[i] != NETIO__SLIP_END)
+        return netio__frame_wait(d, 2 * max + 2, NETIO__SLIP_END);
+    if (i == 0) return 1; // END also stands before a frame, to end what noise may have begun
+    out->data = p;
+    out->len = i - escapes;
+    if (escapes) {
+        uint8_t *to = netio__frame_room(d, i);
+        if (!to) return d->err;
+        netio__slip_unescape(to, p, i);
+        out->data = to;
+    }
+    return (ptrdiff_t)i + 1;
+}
+
+static ptrdiff_t netio__slip_into(uint8_t *buf, size_t cap, const netio_framing *f,
+                                  const netio_frame *frame)
+{
+    netio_cursor out = netio_cursor_put(buf, cap);
+    (void)f;
+    if (frame->len == 0) return NETIO_EINVAL;
+    netio_put_uint(&out, 1, NETIO__SLIP_END);
+    for (size_t i = 0; i < frame->len && !out.err; i++) {
+        uint8_t c = frame->data[i];
+        if (c == NETIO__SLIP_END || c == NETIO__SLIP_ESC) netio_put_uint(&out, 1, NETIO__SLIP_ESC);
+        if (c == NETIO__SLIP_END) c = NETIO__SLIP_ESC_END;
+        if (c == NETIO__SLIP_ESC) c = NETIO__SLIP_ESC_ESC;
+        netio_put_uint(&out, 1, c);
+    }
+    netio_put_uint(&out, 1, NETIO__SLIP_END);
+    return out.err ? (ptrdiff_t)NETIO_ENOSPC : (ptrdiff_t)out.off;
+}
+
+NETIO_API netio_framing netio_framing_slip(size_t max)
+{
+    netio_framing f = netio__framing(NETIO_FORMAT_SLIP, max);
+    f.delimiter_len = 1;
+    f.delimiter[0] = NETIO__SLIP_END;
+    return f;
+}
+#endif
+
+// --- all of them ---------------------------------------------------------------------------------
+
+#ifndef NETIO_NO_CHUNKED
+static ptrdiff_t netio__chunked_next(netio_decoder *d, const uint8_t *p, size_t len,
+                                     netio_frame *out);
+static ptrdiff_t netio__chunked_end(netio_decoder *d, const uint8_t *p, size_t len,
+                                    netio_frame *out);
+static int netio__chunked_encode(netio_envelope *out, const netio_framing *f,
+                                 const netio_frame *frame);
+#endif
+#ifndef NETIO_NO_WEBSOCKET
+static ptrdiff_t netio__ws_next(netio_decoder *d, const uint8_t *p, size_t len, netio_frame *out);
+static ptrdiff_t netio__ws_end(netio_decoder *d, const uint8_t *p, size_t len, netio_frame *out);
+static int netio__ws_encode(netio_envelope *out, const netio_framing *f, const netio_frame *frame);
+static ptrdiff_t netio__ws_into(uint8_t *buf, size_t cap, const netio_framing *f,
+                                const netio_frame *frame);
+#endif
+#ifndef NETIO_NO_HTTP
+static ptrdiff_t netio__head_next(netio_decoder *d, const uint8_t *p, size_t len, netio_frame *out);
+#endif
+
+// clang-format off
+#define NETIO__NO_CODEC {NULL, NULL, NULL, NULL, NULL}
+
+static const netio__codec netio__codecs[] = { // by NETIO_FORMAT_*
+    {NULL, netio__raw_next, NULL, netio__raw_encode, NULL},
+#ifndef NETIO_NO_LINE
+    {netio__delimiter_check, netio__line_next, netio__line_end, netio__line_encode, NULL},
+#else
+    NETIO__NO_CODEC,
+#endif
+#ifndef NETIO_NO_DELIMITER
+    {netio__delimiter_check, netio__line_next, NULL, netio__line_encode, NULL},
+#else
+    NETIO__NO_CODEC,
+#endif
+#ifndef NETIO_NO_FIXED
+    {netio__fixed_check, netio__fixed_next, NULL, netio__fixed_encode, NULL},
+#else
+    NETIO__NO_CODEC,
+#endif
+#ifndef NETIO_NO_LENGTH
+    {netio__length_check, netio__length_next, NULL, netio__length_encode, NULL},
+#else
+    NETIO__NO_CODEC,
+#endif
+#ifndef NETIO_NO_VARINT
+    {NULL, netio__varint_next, NULL, netio__varint_encode, NULL},
+#else
+    NETIO__NO_CODEC,
+#endif
+#ifndef NETIO_NO_NETSTRING
+    {NULL, netio__netstring_next, NULL, netio__netstring_encode, NULL},
+#else
+    NETIO__NO_CODEC,
+#endif
+#ifndef NETIO_NO_CHUNKED
+    {NULL, netio__chunked_next, netio__chunked_end, netio__chunked_encode, NULL},
+#else
+    NETIO__NO_CODEC,
+#endif
+#ifndef NETIO_NO_COBS
+    {netio__delimiter_check, netio__cobs_next, NULL, netio__stuffed_encode, netio__cobs_into},
+#else
+    NETIO__NO_CODEC,
+#endif
+#ifndef NETIO_NO_SLIP
+    {netio__delimiter_check, netio__slip_next, NULL, netio__stuffed_encode, netio__slip_into},
+#else
+    NETIO__NO_CODEC,
+#endif
+#ifndef NETIO_NO_WEBSOCKET
+    {NULL, netio__ws_next, netio__ws_end, netio__ws_encode, netio__ws_into},
+#else
+    NETIO__NO_CODEC,
+#endif
+#ifndef NETIO_NO_HTTP
+    {NULL, netio__head_next, NULL, netio__raw_encode, NULL},
+#else
+    NETIO__NO_CODEC,
+#endif
+    {netio__custom_check, netio__custom_next, NULL, netio__custom_encode, NULL},
+};
+// clang-format on
+
+static int netio__framing_check(const netio_framing *f)
+{
+    if (f->format < 0 || f->format > NETIO_FORMAT_CUSTOM) return NETIO_EINVAL;
+    const netio__codec *codec = &netio__codecs[f->format];
+    if (!codec->next) return NETIO_ENOTSUP;
+    return codec->check ? codec->check(f) : 0;
+}
+
+// --- the decoder ---------------------------------------------------------------------------------
+// [at, left) are the bytes not yet used up: in what was fed or, if `held`, in the buffer, and then
+// [in, in_len) is what was fed and comes behind them.
+
+static ptrdiff_t netio__decoder_drop(netio_decoder *d, const uint8_t *p, size_t len,
+                                     netio_frame *out);
+
+static void netio__decoder_begin(netio_decoder *d, const netio_framing *f)
+{
+    d->framing = *f;
+    d->framing.max = netio__framing_max(f);
+    d->next = netio__codecs[f->format].next;
+}
+
+NETIO_API int netio_decoder_init(netio_decoder *d, netio_framing framing, void *buf, size_t cap)
+{
+    int err = netio__framing_check(&framing);
+    if (err < 0) return err;
+    memset(d, 0, sizeof *d);
+    netio__decoder_begin(d, &framing);
+    d->buf = (uint8_t *)buf;
+    d->cap = buf ? cap : 0;
+    d->owned = buf == NULL;
+    return 0;
+}
+
+NETIO_API void netio_decoder_free(netio_decoder *d)
+{
+    if (d->owned) NETIO_FREE(d->buf);
+    memset(d, 0, sizeof *d);
+    d->err = NETIO_EINVAL; // of those who use it all the same
+}
+
+NETIO_API int netio_decoder_set_framing(netio_decoder *d, netio_framing framing)
+{
+    int err = d->err < 0 ? d->err : netio__framing_check(&framing);
+    if (err < 0) return err;
+    netio__decoder_begin(d, &framing);
+    d->kept = d->scan = 0;
+    d->mark = 0;
+    memset(d->state, 0, sizeof d->state);
+    return 0;
+}
+
+NETIO_API int netio_decoder_feed(netio_decoder *d, const void *data, size_t len)
+{
+    if (d->err < 0) return d->err;
+    if (d->ended || (!data && len)) return NETIO_EINVAL;
+    if (d->held ? d->in_len : d->left) return NETIO_EBUSY;
+    if (d->held) {
+        d->in = (const uint8_t *)data;
+        d->in_len = len;
+    } else {
+        d->at = (const uint8_t *)data;
+        d->left = len;
+    }
+    return 0;
+}
+
+NETIO_API void netio_decoder_end(netio_decoder *d) { d->ended = true; }
+
+// Move to the buffer, where `n` bytes more find room behind those held; it grows up to `most` bytes
+// behind what the codec keeps.
+static int netio__decoder_hold(netio_decoder *d, size_t n, size_t most)
+{
+    size_t from = d->held ? (size_t)(d->at - d->buf) : d->kept, len = d->held ? d->left : 0;
+    if (d->cap - from - len < n) {
+        if (from > d->kept) memmove(d->buf + d->kept, d->at, len);
+        if (from > d->kept) d->at = d->buf + d->kept;
+        from = d->kept;
+        int err = netio__frame_reserve(d, from + len + n, from + most);
+        if (err < 0) return err;
+    }
+    if (!d->held) {
+        d->in = d->at;
+        d->in_len = d->left;
+        d->left = 0;
+        d->held = true;
+    }
+    d->at = d->buf + from;
+    return 0;
+}
+
+// Where bytes behind those held go.
+static uint8_t *netio__decoder_tail(const netio_decoder *d)
+{
+    return d->buf + (d->at - d->buf) + d->left;
+}
+
+static int netio__decoder_copy(netio_decoder *d, size_t n, size_t most)
+{
+    int err = netio__decoder_hold(d, n, most);
+    if (err < 0) return err;
+    memcpy(netio__decoder_tail(d), d->in, n);
+    d->left += n;
+    d->in += n;
+    d->in_len -= n;
+    return 0;
+}
+
+NETIO_API int netio_decoder_keep(netio_decoder *d)
+{
+    size_t n = d->held ? d->in_len : d->left;
+    return n ? netio__decoder_copy(d, n, d->left + n) : 0;
+}
+
+static void netio__decoder_advance(netio_decoder *d, size_t n)
+{
+    d->at += n;
+    d->left -= n;
+    d->offset += n;
+    d->scan = 0;
+}
+
+// An idle decoder holds no memory.
+static void netio__decoder_idle(netio_decoder *d)
+{
+    if (d->left || d->kept || (d->held && d->in_len)) return;
+    d->held = false;
+    if (!d->owned) return;
+    NETIO_FREE(d->buf);
+    d->buf = NULL;
+    d->cap = 0;
+}
+
+// A frame that is left out: its bytes go, but for those that may begin the delimiter.
+static ptrdiff_t netio__decoder_drop(netio_decoder *d, const uint8_t *p, size_t len,
+                                     netio_frame *out)
+{
+    const netio_framing *f = &d->framing;
+    size_t mark = f->delimiter_len, end = netio__frame_find(p, len, 0, f->delimiter, mark);
+    (void)out;
+    if (end) {
+        d->next = netio__codecs[f->format].next;
+        return (ptrdiff_t)end;
+    }
+    if (len >= mark) return (ptrdiff_t)(len - mark + 1);
+    return netio__frame_wait(d, mark + f->max, f->delimiter[mark - 1]);
+}
+
+// Whether a bad frame is to be left out instead of being the end of it all. Before d->scan no
+// delimiter can end.
+static bool netio__decoder_drops(netio_decoder *d, ptrdiff_t err)
+{
+    const netio_framing *f = &d->framing;
+    size_t before = (size_t)f->delimiter_len - 1;
+    if (!f->skip || f->delimiter_len == 0 || (err != NETIO_EPROTO && err != NETIO_EMSGSIZE))
+        return false;
+    if (d->scan > before) netio__decoder_advance(d, d->scan - before);
+    d->next = netio__decoder_drop;
+    d->skipped++;
+    return true;
+}
+
+// The frame that has begun needs more bytes. Returns 1: look again; 0: there are none; errors.
+static int netio__decoder_more(netio_decoder *d)
+{
+    bool again = d->held; // all that was fed has been looked at, otherwise
+    size_t n = again ? d->in_len : d->left;
+    if (again && d->left == 0) {
+        d->held = false;
+        d->at = d->in;
+        d->left = n;
+        d->in_len = 0;
+        return n > 0;
+    }
+    if (again && n) {
+        NETIO_ASSERT(d->need > d->left);
+        if (n > d->need - d->left) n = d->need - d->left;
+        const void *stop = d->stop >= 0 ? memchr(d->in, d->stop, n) : NULL;
+        if (stop) n = (size_t)((const uint8_t *)stop - d->in) + 1;
+    }
+    int err = n ? netio__decoder_copy(d, n, d->need) : 0;
+    return err < 0 ? err : again && n;
+}
+
+static ptrdiff_t netio__decoder_finish(netio_decoder *d, netio_frame *out)
+{
+    const netio__codec *codec = &netio__codecs[d->framing.format];
+    if (d->next == netio__decoder_drop) return codec->end ? NETIO_EOF : NETIO_ETRUNCATED;
+    if (codec->end) return codec->end(d, d->at, d->left, out);
+    return d->left || d->kept ? NETIO_ETRUNCATED : NETIO_EOF;
+}
+
+// What the codec found is no frame. Returns 1: look again, or out->data is set; 0; errors.
+static ptrdiff_t netio__decoder_other(netio_decoder *d, ptrdiff_t used, netio_frame *out)
+{
+    if (used == 0) {
+        bool last = d->ended && !(d->held && (d->in_len || d->left == 0));
+        int r = last ? 0 : netio__decoder_more(d);
+        if (r != 0 || !d->ended) return r;
+        used = netio__decoder_finish(d, out);
+    }
+    if (used > 0) netio__decoder_advance(d, (size_t)used);
+    else if (netio__decoder_drops(d, used)) out->data = NULL;
+    else return used;
+    return 1;
+}
+
+static ptrdiff_t netio__decoder_try(netio_decoder *d, netio_frame *out)
+{
+    memset(out, 0, sizeof *out);
+    out->offset = d->offset;
+    ptrdiff_t used = d->left ? d->next(d, d->at, d->left, out) : 0;
+    if (used > 0) netio__decoder_advance(d, (size_t)used);
+    return used;
+}
+
+NETIO__COLD static int netio__decoder_retry(netio_decoder *d, ptrdiff_t used, netio_frame *out)
+{
+    for (;; used = netio__decoder_try(d, out)) {
+        if (used <= 0) used = netio__decoder_other(d, used, out);
+        if (used <= 0) break;
+        if (out->data) return 1;
+    }
+    netio__decoder_idle(d);
+    // Memory may be there again later, and nothing was lost.
+    d->err = used != NETIO_ENOMEM ? (int)used : 0;
+    return (int)used;
+}
+
+NETIO_API int netio_decoder_next(netio_decoder *d, netio_frame *out)
+{
+    if (d->err < 0) return d->err;
+    ptrdiff_t used = netio__decoder_try(d, out);
+    return used > 0 && out->data ? 1 : netio__decoder_retry(d, used, out);
+}
+
+NETIO_API size_t netio_decoder_rest(const netio_decoder *d, netio_buf out[2])
+{
+    size_t count = d->left ? 1 : 0;
+    out[0].data = d->at;
+    out[0].len = d->left;
+    if (!d->held || d->in_len == 0) return count;
+    out[count].data = d->in;
+    out[count].len = d->in_len;
+    return count + 1;
+}
+
+NETIO_API void netio_decoder_blame(const netio_decoder *d, uint64_t *offset, uint64_t *announced)
+{
+    if (offset) *offset = d->offset;
+    if (announced) *announced = d->announced;
+}
+
+NETIO_API uint64_t netio_decoder_skipped(const netio_decoder *d) { return d->skipped; }
+
+// --- the encoder ---------------------------------------------------------------------------------
+
+NETIO_API int netio_encode(netio_envelope *out, const netio_framing *framing,
+                           const netio_frame *frame)
+{
+    int err = netio__framing_check(framing);
+    if (err < 0) return err;
+    if (frame->len && !frame->data) return NETIO_EINVAL;
+    if (framing->format != NETIO_FORMAT_RAW && frame->len > netio__framing_max(framing))
+        return NETIO_EMSGSIZE;
+    return netio__codecs[framing->format].encode(out, framing, frame);
+}
+
+NETIO_API ptrdiff_t netio_encode_into(void *buf, size_t cap, const netio_framing *framing,
+                                      const netio_frame *frame)
+{
+    netio_envelope e;
+    netio_cursor out = netio_cursor_put(buf, cap);
+    int err = netio_encode(&e, framing, frame);
+    if (err == NETIO_ENOTSUP && netio__framing_check(framing) == 0) {
+        const netio__codec *codec = &netio__codecs[framing->format];
+        if (codec->into) return codec->into((uint8_t *)buf, cap, framing, frame);
+    }
+    if (err < 0) return err;
+    netio_put_bytes(&out, e.head, e.head_len);
+    netio_put_bytes(&out, frame->data, frame->len);
+    netio_put_bytes(&out, e.tail, e.tail_len);
+    return out.err ? (ptrdiff_t)NETIO_ENOSPC : (ptrdiff_t)out.off;
+}
+
+NETIO_API size_t netio_encode_bound(const netio_framing *framing, size_t len)
+{
+    if (len > NETIO__FRAME_TOP) return SIZE_MAX;
+    return sizeof(netio_envelope) + len + (framing->format == NETIO_FORMAT_SLIP ? len : len / 254);
+}
+
+// --- cursors -------------------------------------------------------------------------------------
+
+NETIO_API netio_cursor netio_cursor_get(const void *data, size_t len)
+{
+    netio_cursor cur;
+    memset(&cur, 0, sizeof cur);
+    cur.data = (const uint8_t *)data;
+    cur.len = data ? len : 0;
+    return cur;
+}
+
+NETIO_API netio_cursor netio_cursor_put(void *room, size_t cap)
+{
+    netio_cursor cur = netio_cursor_get(room, cap);
+    cur.room = (uint8_t *)room;
+    return cur;
+}
+
+// Where the next `n` bytes stand; NULL: err is set.
+static const uint8_t *netio__cursor_step(netio_cursor *cur, size_t n)
+{
+    if (!cur->err && n > cur->len - cur->off) cur->err = NETIO_ETRUNCATED;
+    if (cur->err) return NULL;
+    cur->off += n;
+    // A cursor over nothing has no place of its own, and NULL would say that it failed.
+    return cur->data ? cur->data + (cur->off - n) : (const uint8_t *)"";
+}
+
+NETIO_API uint64_t netio_get_uint(netio_cursor *cur, int width)
+{
+    if (!cur->err && (width < 1 || width > 8)) cur->err = NETIO_EINVAL;
+    const uint8_t *p = cur->err ? NULL : netio__cursor_step(cur, (size_t)width);
+    return p ? netio__frame_uint(p, (size_t)width, cur->little) : 0;
+}
+
+NETIO_API void netio_put_uint(netio_cursor *cur, int width, uint64_t value)
+{
+    if (!cur->err && (width < 1 || width > 8 || !cur->room))
+        cur->err = cur->room ? NETIO_EINVAL : NETIO_ETRUNCATED;
+    if (!cur->err && width < 8 && value >> 8 * width) cur->err = NETIO_EMSGSIZE;
+    const uint8_t *p = cur->err ? NULL : netio__cursor_step(cur, (size_t)width);
+    if (p) netio__frame_put_uint(cur->room + (p - cur->data), (size_t)width, cur->little, value);
+}
+
+NETIO_API const void *netio_get_bytes(netio_cursor *cur, size_t len)
+{
+    return netio__cursor_step(cur, len);
+}
+
+NETIO_API void netio_put_bytes(netio_cursor *cur, const void *data, size_t len)
+{
+    const uint8_t *p = netio__cursor_step(cur, len);
+    if (p && len) memcpy(cur->room + (p - cur->data), data, len);
+}
+
+// --- sums ----------------------------------------------------------------------------------------
+
+NETIO_API uint32_t netio_sum32(uint32_t sum, const void *data, size_t len)
+{
+    const uint8_t *p = (const uint8_t *)data;
+    if (!p) len = 0;
+    for (size_t i = 0; i < len; i++) sum += p[i];
+    return sum;
+}
+
+// Four bits at a time, which needs a table of 16; from a few bytes on, 32 bits at a time with seven
+// more tables, for nibbles that are followed by one to seven others. They follow from the first and
+// are made where they are used: it takes as long as 16 bytes do without them.
+static uint32_t netio__crc(const uint32_t first[16], uint32_t crc, const void *data, size_t len)
+{
+    const uint8_t *p = (const uint8_t *)data;
+    uint32_t t[8][16];
+    if (!p) return crc;
+    crc = ~crc;
+    if (len >= 32) {
+        memcpy(t[0], first, sizeof t[0]);
+        for (int k = 1; k < 8; k++)
+            for (int i = 0; i < 16; i++) t[k][i] = t[k - 1][i] >> 4 ^ first[t[k - 1][i] & 15];
+        for (; len >= 4; len -= 4, p += 4) {
+            crc ^= p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+            crc = t[7][crc & 15] ^ t[6][crc >> 4 & 15] ^ t[5][crc >> 8 & 15] ^
+                  t[4][crc >> 12 & 15] ^ t[3][crc >> 16 & 15] ^ t[2][crc >> 20 & 15] ^
+                  t[1][crc >> 24 & 15] ^ t[0][crc >> 28];
+        }
+    }
+    for (; len > 0; len--, p++) {
+        crc = crc >> 4 ^ first[(crc ^ *p) & 15];
+        crc = crc >> 4 ^ first[(crc ^ *p >> 4) & 15];
+    }
+    return ~crc;
+}
+
+// clang-format off
+NETIO_API uint32_t netio_crc32(uint32_t crc, const void *data, size_t len)
+{
+    static const uint32_t first[16] = { // polynomial 0xEDB88320
+        0x00000000, 0x1DB71064, 0x3B6E20C8, 0x26D930AC, 0x76DC4190, 0x6B6B51F4, 0x4DB26158,
+        0x5005713C, 0xEDB88320, 0xF00F9344, 0xD6D6A3E8, 0xCB61B38C, 0x9B64C2B0, 0x86D3D2D4,
+        0xA00AE278, 0xBDBDF21C};
+    return netio__crc(first, crc, data, len);
+}
+
+NETIO_API uint32_t netio_crc32c(uint32_t crc, const void *data, size_t len)
+{
+    static const uint32_t first[16] = { // polynomial 0x82F63B78
+        0x00000000, 0x105EC76F, 0x20BD8EDE, 0x30E349B1, 0x417B1DBC, 0x5125DAD3, 0x61C69362,
+        0x7198540D, 0x82F63B78, 0x92A8FC17, 0xA24BB5A6, 0xB21572C9, 0xC38D26C4, 0xD3D3E1AB,
+        0xE330A81A, 0xF36E6F75};
+    return netio__crc(first, crc, data, len);
+}
+// clang-format on
+
+// --- UTF-8 ---------------------------------------------------------------------------------------
+
+static uint64_t netio__utf8_word(const uint8_t *p)
+{
+    uint64_t word;
+    memcpy(&word, p, sizeof word);
+    return word;
+}
+
+// How many bytes from the first on are ASCII. 64 at a time, then 8.
+static size_t netio__utf8_ascii(const uint8_t *p, size_t len)
+{
+    const uint64_t high = UINT64_C(0x8080808080808080);
+    size_t i = 0;
+    for (; len - i >= 64; i += 64) {
+        uint64_t a = 0, b = 0;
+        for (size_t k = 0; k < 64; k += 16) {
+            a |= netio__utf8_word(p + i + k);
+            b |= netio__utf8_word(p + i + k + 8);
+        }
+        if ((a | b) & high) break;
+    }
+    while (len - i >= 8 && !(netio__utf8_word(p + i) & high)) i += 8;
+    while (i < len && p[i] < 0x80) i++;
+    return i;
+}
+
+// What may follow a first byte: how many bytes, and the range of the next one, so that no longer
+// form than needed, no surrogate and nothing past U+10FFFF passes (RFC 3629 section 4). 0: nothing.
+static uint32_t netio__utf8_after(uint8_t c)
+{
+    uint32_t low = c == 0xE0 ? 0xA0 : c == 0xF0 ? 0x90 : 0x80;
+    uint32_t high = c == 0xED ? 0x9F : c == 0xF4 ? 0x8F : 0xBF;
+    uint32_t left = c < 0xC2 || c > 0xF4 ? 0 : c < 0xE0 ? 1 : c < 0xF0 ? 2 : 3;
+    return left ? left | low << 8 | high << 16 : 0;
+}
+
+NETIO_API int netio_utf8_check(uint32_t *state, const void *data, size_t len, size_t *bad)
+{
+    const uint8_t *p = (const uint8_t *)data;
+    uint32_t s = *state;
+    size_t i = 0;
+    if (!p) len = 0;
+    for (bool good = true; i < len; i += good) {
+        if (s == 0) {
+            i += netio__utf8_ascii(p + i, len - i);
+            if (i == len) break;
+            s = netio__utf8_after(p[i]);
+            good = s != 0;
+        } else {
+            good = p[i] >= (s >> 8 & 0xFF) && p[i] <= s >> 16;
+            if (good) s = (s & 0xFF) > 1 ? (s & 0xFF) - 1 + 0xBF8000u : 0;
+        }
+        if (!good) {
+            *state = s;
+            if (bad) *bad = i;
+            return NETIO_EILSEQ;
+        }
+    }
+    *state = s;
+    return 0;
+}
+#endif // NETIO_NO_FRAME
+
+#if !defined(NETIO_NO_STREAM) && !defined(NETIO_NO_FRAME)
+//================================================================================================
+// >>stream.c
+//================================================================================================
+
+#define NETIO__STREAM_READ 16384 // bytes asked for at once when the decoder has no buffer of yours
+
+static ptrdiff_t netio__stream_recv(void *self, void *buf, size_t cap, int timeout_ms)
+{
+    return netio_recv((netio_socket)(intptr_t)self, buf, cap, timeout_ms);
+}
+
+static ptrdiff_t netio__stream_sendv(void *self, const netio_buf *bufs, size_t count,
+                                     int timeout_ms)
+{
+    return netio_sendv((netio_socket)(intptr_t)self, bufs, count, timeout_ms);
+}
+
+static int netio__stream_shutdown(void *self, int timeout_ms)
+{
+    (void)timeout_ms; // the OS takes the FIN into its queue
+    return netio_shutdown((netio_socket)(intptr_t)self, NETIO_SHUT_WRITE);
+}
+
+static int netio__stream_close(void *self)
+{
+    netio_socket s = (netio_socket)(intptr_t)self;
+    return netio_close(&s);
+}
+
+static const netio_stream_ops netio__stream_socket = {netio__stream_recv, netio__stream_sendv,
+                                                      netio__stream_shutdown, netio__stream_close};
+
+NETIO_API netio_stream netio_stream_from_socket(netio_socket s)
+{
+    netio_stream st;
+    st.ops = &netio__stream_socket;
+    st.self = (void *)(intptr_t)s;
+    st.socket = s;
+    return st;
+}
+
+NETIO_API ptrdiff_t netio_stream_recv(netio_stream *st, void *buf, size_t cap, int timeout_ms)
+{
+    if (!st->ops) return NETIO_EBADF;
+    if (!st->ops->recv) return NETIO_ENOTSUP;
+    return st->ops->recv(st->self, buf, cap, timeout_ms);
+}
+
+// What one step of several says: time that is over is the whole call's, and no progress is an error
+// of the table, on which a loop would spin.
+static ptrdiff_t netio__stream_step(ptrdiff_t r, const netio__patience *p)
+{
+    if (r == NETIO_EAGAIN) return netio__patience_over(p);
+    return r == 0 ? (ptrdiff_t)NETIO_EIO : r;
+}
+
+NETIO_API int netio_stream_recv_exact(netio_stream *st, void *buf, size_t len, size_t *done,
+                                      int timeout_ms)
+{
+    netio__patience p = netio__patient(timeout_ms);
+    size_t got = 0;
+    ptrdiff_t r = 0;
+    while (r >= 0 && got < len) {
+        r = netio_stream_recv(st, (uint8_t *)buf + got, len - got, netio__patience_left(&p));
+        r = netio__stream_step(r, &p);
+        if (r > 0) got += (size_t)r;
+    }
+    if (done) *done = got;
+    if (r == NETIO_EOF && got > 0) return NETIO_ETRUNCATED;
+    return r < 0 ? (int)r : 0;
+}
+
+// Send all of the pieces, which are used up by it; `*done` counts bytes.
+static int netio__stream_send(netio_stream *st, netio_buf *bufs, size_t count, size_t *done,
+                              int timeout_ms)
+{
+    netio__patience p = netio__patient(timeout_ms);
+    *done = 0;
+    if (!st->ops) return NETIO_EBADF;
+    if (!st->ops->sendv) return NETIO_ENOTSUP;
+    for (;;) {
+        for (; count > 0 && bufs->len == 0; count--) bufs++;
+        if (count == 0) return 0;
+        ptrdiff_t r = st->ops->sendv(st->self, bufs, count, netio__patience_left(&p));
+        r = netio__stream_step(r, &p);
+        if (r < 0) return (int)r;
+        *done += (size_t)r;
+        for (size_t left = (size_t)r, cut; left > 0 && count > 0; left -= cut) {
+            cut = left < bufs->len ? left : bufs->len;
+            bufs->data = (const uint8_t *)bufs->data + cut;
+            bufs->len -= cut;
+            if (bufs->len == 0) bufs++, count--;
+        }
+    }
+}
+
+NETIO_API int netio_stream_send_all(netio_stream *st, const void *data, size_t len, size_t *done,
+                                    int timeout_ms)
+{
+    netio_buf buf;
+    size_t sent;
+    buf.data = data;
+    buf.len = len;
+    return netio__stream_send(st, &buf, 1, done ? done : &sent, timeout_ms);
+}
+
+NETIO_API int netio_stream_shutdown(netio_stream *st, int timeout_ms)
+{
+    if (!st->ops) return NETIO_EBADF;
+    return st->ops->shutdown ? st->ops->shutdown(st->self, timeout_ms) : NETIO_ENOTSUP;
+}
+
+NETIO_API int netio_stream_close(netio_stream *st)
+{
+    const netio_stream_ops *ops = st->ops;
+    void *self = st->self;
+    memset(st, 0, sizeof *st);
+    st->socket = NETIO_INVALID_SOCKET;
+    if (!ops) return NETIO_EBADF;
+    return ops->close ? ops->close(self) : NETIO_ENOTSUP;
+}
+
+// Receive into the decoder's own buffer, behind what it holds: nothing is copied again.
+static int netio__stream_fill(netio_stream *st, netio_decoder *d, netio__patience *p)
+{
+    size_t held = d->left + d->kept, n = NETIO__STREAM_READ;
+    if (!d->owned && n > d->cap - held) n = d->cap - held;
+    int err = netio__decoder_hold(d, n > 0 ? n : 1, d->need + NETIO__STREAM_READ);
+    if (err < 0) return err;
+    uint8_t *to = netio__decoder_tail(d);
+    ptrdiff_t r =
+        netio_stream_recv(st, to, (size_t)(d->buf + d->cap - to), netio__patience_left(p));
+    r = netio__stream_step(r, p);
+    if (r > 0) d->left += (size_t)r;
+    else netio__decoder_idle(d);
+    if (r == NETIO_EOF) netio_decoder_end(d);
+    return r < 0 && r != NETIO_EOF ? (int)r : 0;
+}
+
+NETIO_API int netio_stream_read_frame(netio_stream *st, netio_decoder *d, netio_frame *out,
+                                      int timeout_ms)
+{
+    netio__patience p = netio__patient(timeout_ms);
+    for (;;) {
+        int r = netio_decoder_next(d, out);
+        if (r == 0) r = netio__stream_fill(st, d, &p);
+        else return r > 0 ? 0 : r;
+        if (r < 0) return r;
+    }
+}
+
+static int netio__stream_write_stuffed(netio_stream *st, const netio_framing *framing,
+                                       const netio_frame *frame, int timeout_ms)
+{
+    size_t cap = netio_encode_bound(framing, frame->len);
+    void *buf = NETIO_MALLOC(cap);
+    if (!buf) return NETIO_ENOMEM;
+    ptrdiff_t r = netio_encode_into(buf, cap, framing, frame);
+    if (r > 0) r = netio_stream_send_all(st, buf, (size_t)r, NULL, timeout_ms);
+    NETIO_FREE(buf);
+    return (int)r;
+}
+
+NETIO_API int netio_stream_write_frame(netio_stream *st, const netio_framing *framing,
+                                       const netio_frame *frame, int timeout_ms)
+{
+    netio_envelope e;
+    netio_buf bufs[3];
+    size_t sent;
+    int err = netio_encode(&e, framing, frame);
+    if (err == NETIO_ENOTSUP) return netio__stream_write_stuffed(st, framing, frame, timeout_ms);
+    if (err < 0) return err;
+    bufs[0].data = e.head;
+    bufs[0].len = e.head_len;
+    bufs[1].data = frame->data;
+    bufs[1].len = frame->len;
+    bufs[2].data = e.tail;
+    bufs[2].len = e.tail_len;
+    return netio__stream_send(st, bufs, 3, &sent, timeout_ms);
+}
+
+// Send what waits, then `data`. What did not go of the first stays.
+static int netio__writer_send(netio_writer *w, const void *data, size_t len, int timeout_ms)
+{
+    netio_buf bufs[2];
+    size_t sent;
+    bufs[0].data = w->buf;
+    bufs[0].len = w->len;
+    bufs[1].data = data;
+    bufs[1].len = len;
+    int err = netio__stream_send(w->stream, bufs, 2, &sent, timeout_ms);
+    size_t old = sent < w->len ? sent : w->len;
+    if (old > 0) memmove(w->buf, w->buf + old, w->len - old);
+    w->len -= old;
+    w->done += sent - old;
+    return err;
+}
+
+NETIO_API int netio_writer_due(const netio_writer *w)
+{
+    if (w->len == 0 || w->hold_ms <= 0) return -1;
+    uint64_t waited = netio_now_ms() - w->since_ms;
+    return waited < (uint64_t)w->hold_ms ? w->hold_ms - (int)waited : 0;
+}
+
+NETIO_API int netio_writer_write(netio_writer *w, const void *data, size_t len, int timeout_ms)
+{
+    w->done = 0;
+    if (len == 0) return 0;
+    if (len > w->cap) return netio__writer_send(w, data, len, timeout_ms);
+    if (len > w->cap - w->len) {
+        int err = netio_writer_flush(w, timeout_ms);
+        if (err < 0) return err;
+    }
+    if (w->len == 0) w->since_ms = netio_now_ms();
+    memcpy(w->buf + w->len, data, len);
+    w->len += len;
+    w->done = len;
+    return w->len == w->cap || netio_writer_due(w) == 0 ? netio_writer_flush(w, timeout_ms) : 0;
+}
+
+NETIO_API int netio_writer_flush(netio_writer *w, int timeout_ms)
+{
+    return netio__writer_send(w, NULL, 0, timeout_ms);
+}
+#endif // NETIO_NO_STREAM
+
+//================================================================================================
+// >>queue.c
+//
+// A ring that grows.
+//================================================================================================
+
+struct netio_queue {
+    uint8_t *buf;
+    size_t head, len, cap, max;
+};
+
+NETIO_API int netio_queue_create(netio_queue **out, size_t max)
+{
+    netio_queue *q = (netio_queue *)NETIO_MALLOC(sizeof *q);
+    if (!q) return NETIO_ENOMEM;
+    memset(q, 0, sizeof *q);
+    q->max = max;
+    *out = q;
+    return 0;
+}
+
+NETIO_API void netio_queue_destroy(netio_queue *q)
+{
+    if (q) NETIO_FREE(q->buf);
+    NETIO_FREE(q);
+}
+
+NETIO_API netio_buf netio_queue_front(const netio_queue *q)
+{
+    netio_buf front;
+    front.data = q->len ? q->buf + q->head : NULL;
+    front.len = q->len < q->cap - q->head ? q->len : q->cap - q->head;
+    return front;
+}
+
+static int netio__queue_grow(netio_queue *q, size_t need)
+{
+    size_t cap = q->cap < 128 ? 256 : q->cap < q->max / 2 ? q->cap * 2 : q->max;
+    if (cap > q->max) cap = q->max;
+    if (cap < need) cap = need;
+    uint8_t *buf = (uint8_t *)NETIO_MALLOC(cap);
+    size_t first = netio_queue_front(q).len;
+    if (!buf) return NETIO_ENOMEM;
+    if (first) memcpy(buf, q->buf + q->head, first);
+    if (q->len > first) memcpy(buf + first, q->buf, q->len - first);
+    NETIO_FREE(q->buf);
+    q->buf = buf;
+    q->head = 0;
+    q->cap = cap;
+    return 0;
+}
+
+NETIO_API int netio_queue_put(netio_queue *q, const void *data, size_t len)
+{
+    if (len == 0) return 0;
+    if (len > q->max - q->len) return NETIO_ENOBUFS;
+    int err = len > q->cap - q->len ? netio__queue_grow(q, q->len + len) : 0;
+    if (err < 0) return err;
+    size_t gap = q->cap - q->head; // from the head to where the block ends
+    size_t tail = q->len < gap ? q->head + q->len : q->len - gap;
+    size_t first = len < q->cap - tail ? len : q->cap - tail;
+    memcpy(q->buf + tail, data, first);
+    if (len > first) memcpy(q->buf, (const uint8_t *)data + first, len - first);
+    q->len += len;
+    return 0;
+}
+
+NETIO_API void netio_queue_drop(netio_queue *q, size_t len)
+{
+    size_t gap = q->cap - q->head;
+    if (len > q->len) len = q->len;
+    q->len -= len;
+    q->head = q->len == 0 ? 0 : len < gap ? q->head + len : len - gap;
+}
+
+NETIO_API size_t netio_queue_len(const netio_queue *q) { return q->len; }
+
+#ifndef NETIO_NO_FRAME
+// --- the OS seam: random numbers that nobody can predict ---------------------------------------
+
+#ifndef NETIO_NO_WEBSOCKET
+#if NETIO__WINDOWS
+// RtlGenRandom by its exported name, so that nobody has to link advapi32 or bcrypt for it.
+static int netio__os_random(void *buf, size_t len)
+{
+    typedef BOOLEAN(WINAPI * random_fn)(void *, ULONG);
+    HMODULE dll = LoadLibraryA("advapi32.dll");
+    random_fn fn = dll ? (random_fn)(void (*)(void))GetProcAddress(dll, "SystemFunction036") : NULL;
+    bool ok = fn && fn(buf, (ULONG)len);
+    if (dll) FreeLibrary(dll);
+    return ok ? 0 : (int)NETIO_EIO;
+}
+#elif NETIO__BSD
+static int netio__os_random(void *buf, size_t len)
+{
+    arc4random_buf(buf, len); // cannot fail
+    return 0;
+}
+#else
+static ptrdiff_t netio__os_random_file(uint8_t *buf, size_t len) // for kernels without the call
+{
+    int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return -1;
+    ptrdiff_t n = read(fd, buf, len);
+    netio__os_close(fd);
+    return n;
+}
+
+#if defined(SYS_getrandom)
+static ptrdiff_t netio__os_random_call(uint8_t *buf, size_t len)
+{
+    return (ptrdiff_t)syscall(SYS_getrandom, buf, len, 0);
+}
+#else
+static ptrdiff_t netio__os_random_call(uint8_t *buf, size_t len)
+{
+    (void)buf, (void)len;
+    errno = ENOSYS;
+    return -1;
+}
+#endif
+
+static int netio__os_random(void *buf, size_t len)
+{
+    uint8_t *p = (uint8_t *)buf;
+    for (size_t at = 0; at < len;) {
+        ptrdiff_t n = netio__os_random_call(p + at, len - at);
+        if (n < 0 && errno == ENOSYS) n = netio__os_random_file(p + at, len - at);
+        if (n < 0 && errno != EINTR) return netio__os_fail();
+        if (n > 0) at += (size_t)n;
+    }
+    return 0;
+}
+#endif
+#endif // NETIO_NO_WEBSOCKET
+
+#if !defined(NETIO_NO_HTTP) || !defined(NETIO_NO_CHUNKED)
+//================================================================================================
+// >>http.c
+//
+// One pass cuts the head into pieces, one looks at the fields that decide how long the body is and
+// where the request goes: in those two parsers must not differ.
+//================================================================================================
+
+// Letters, digits and !#$%&'*+-.^_`|~ (RFC 9110 section 5.6.2), a bit for each character below 128.
+static bool netio__http_token_char(char c)
+{
+    static const uint32_t bits[4] = {0, 0x03FF6CFA, 0xC7FFFFFE, 0x57FFFFFF};
+    unsigned u = (unsigned char)c;
+    return u < 128 && (bits[u / 32] >> u % 32 & 1);
+}
+
+static bool netio__http_is_token(const char *p, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        if (!netio__http_token_char(p[i])) return false;
+    return len > 0;
+}
+
+static bool netio__http_is_text(const char *p, size_t len) // what a field's value may hold
+{
+    for (size_t i = 0; i < len; i++)
+        if (((unsigned char)p[i] < 0x20 && p[i] != '\t') || p[i] == 0x7F) return false;
+    return true;
+}
+
+static netio_buf netio__http_piece(const char *p, size_t len)
+{
+    netio_buf out;
+    out.data = p;
+    out.len = len;
+    return out;
+}
+
+static netio_buf netio__http_trim(const char *p, size_t len)
+{
+    while (len && (*p == ' ' || *p == '\t')) p++, len--;
+    while (len && (p[len - 1] == ' ' || p[len - 1] == '\t')) len--;
+    return netio__http_piece(p, len);
+}
+
+// --- lines and fields --------------------------------------------------------------------------
+
+// The line at `*at`, without its CRLF. False: no whole line is left, or it holds what no line may.
+static bool netio__http_line(netio_buf *out, const char *p, size_t len, size_t *at)
+{
+    const char *begin = p + *at, *end = (const char *)memchr(begin, '\n', len - *at);
+    if (!end || end == begin || end[-1] != '\r') return false;
+    *out = netio__http_piece(begin, (size_t)(end - begin) - 1);
+    *at += out->len + 2;
+    return netio__http_is_text(begin, out->len);
+}
+
+static bool netio__http_field_line(netio_buf *name, netio_buf *value, const char *p, size_t len)
+{
+    const char *colon = (const char *)memchr(p, ':', len);
+    size_t n = colon ? (size_t)(colon - p) : 0;
+    if (!netio__http_is_token(p, n)) return false; // also a folded line, which begins with a space
+    *name = netio__http_piece(p, n);
+    *value = netio__http_trim(p + n + 1, len - n - 1);
+    return true;
+}
+
+// Whether these are whole lines of fields, each with its CRLF.
+static bool netio__http_fields_ok(const char *p, size_t len)
+{
+    netio_buf line, name, value;
+    for (size_t at = 0; at < len;)
+        if (!netio__http_line(&line, p, len, &at) ||
+            !netio__http_field_line(&name, &value, (const char *)line.data, line.len))
+            return false;
+    return true;
+}
+
+// --- lines up to an empty one, as they come ----------------------------------------------------
+
+// What the byte before was. START is 0: how a block begins.
+enum { NETIO__HTTP_START, NETIO__HTTP_INSIDE, NETIO__HTTP_CR, NETIO__HTTP_LAST_CR };
+
+// Goes on at `*scan` in `*state`. Returns 1: the block and its empty line end at *scan; 0: they do
+// not end in these bytes; NETIO_EPROTO: a byte that no head holds, or half a line end.
+static int netio__http_scan(size_t *scan, uint32_t *state, const uint8_t *p, size_t len)
+{
+    while (*scan < len) {
+        uint8_t c = p[(*scan)++];
+        if (*state >= NETIO__HTTP_CR) {
+            bool last = *state == NETIO__HTTP_LAST_CR;
+            *state = NETIO__HTTP_START;
+            if (c != '\n') return NETIO_EPROTO;
+            if (last) return 1;
+        } else if (c == '\r') {
+            *state = *state == NETIO__HTTP_START ? NETIO__HTTP_LAST_CR : NETIO__HTTP_CR;
+        } else {
+            *state = NETIO__HTTP_INSIDE;
+            if ((c < 0x20 && c != '\t') || c == 0x7F) return NETIO_EPROTO;
+        }
+    }
+    return 0;
+}
+#endif
+
+#ifndef NETIO_NO_CHUNKED
+//================================================================================================
+// >>chunked.c
+//
+// RFC 9112 section 7.1. The line of a chunk's size is where smugglers work, so it follows the
+// grammar to the letter, extensions too: those are checked and left out.
+//
+//   SIZE --;--> NAME_BEGIN --> NAME --=--> VALUE_BEGIN --> VALUE or QUOTED --> QUOTE_END
+//   SIZE, NAME, VALUE, QUOTE_END --;--> NAME_BEGIN, --blank--> BLANK, --CR--> CR --LF--> DONE
+//================================================================================================
+
+// clang-format off
+typedef enum netio__chunk_state {
+       NETIO__CHUNK_BEGIN, NETIO__CHUNK_SIZE, NETIO__CHUNK_BLANK, NETIO__CHUNK_NAME_BEGIN,
+       NETIO__CHUNK_NAME, NETIO__CHUNK_NAME_BLANK, NETIO__CHUNK_VALUE_BEGIN, NETIO__CHUNK_VALUE,
+       NETIO__CHUNK_QUOTED, NETIO__CHUNK_ESCAPE, NETIO__CHUNK_QUOTE_END, NETIO__CHUNK_CR,
+       NETIO__CHUNK_DONE, NETIO__CHUNK_BAD } netio__chunk_state;
+// clang-format on
+
+#define NETIO__CHUNK_LINE 1024     // most bytes of the line with the size and its extensions
+#define NETIO__CHUNK_TRAILERS 8192 // most bytes of the trailers and their empty line
+
+NETIO_API netio_framing netio_framing_chunked(size_t max)
+{
+    return netio__framing(NETIO_FORMAT_CHUNKED, max);
+}
+
+// White space may stand around what follows it, never before the line's end.
+static netio__chunk_state netio__chunk_after(char c)
+{
+    if (c == ' ' || c == '\t') return NETIO__CHUNK_BLANK;
+    return c == ';' ? NETIO__CHUNK_NAME_BEGIN : c == '\r' ? NETIO__CHUNK_CR : NETIO__CHUNK_BAD;
+}
+
+static netio__chunk_state netio__chunk_step(netio__chunk_state state, char c)
+{
+    bool blank = c == ' ' || c == '\t', token = netio__http_token_char(c);
+    bool hex = netio__hex_digit(c) >= 0;
+    switch (state) {
+    case NETIO__CHUNK_BEGIN: return hex ? NETIO__CHUNK_SIZE : NETIO__CHUNK_BAD;
+    case NETIO__CHUNK_SIZE: return hex ? state : netio__chunk_after(c);
+    case NETIO__CHUNK_BLANK: return c == '\r' ? NETIO__CHUNK_BAD : netio__chunk_after(c);
+    case NETIO__CHUNK_NAME_BEGIN:
+        return blank ? state : token ? NETIO__CHUNK_NAME : NETIO__CHUNK_BAD;
+    case NETIO__CHUNK_NAME:
+        if (blank) return NETIO__CHUNK_NAME_BLANK;
+        return token ? state : c == '=' ? NETIO__CHUNK_VALUE_BEGIN : netio__chunk_after(c);
+    case NETIO__CHUNK_NAME_BLANK:
+        if (blank) return state;
+        return c == '='   ? NETIO__CHUNK_VALUE_BEGIN
+               : c == ';' ? NETIO__CHUNK_NAME_BEGIN
+                          : NETIO__CHUNK_BAD;
+    case NETIO__CHUNK_VALUE_BEGIN:
+        if (blank) return state;
+        return c == '"' ? NETIO__CHUNK_QUOTED : token ? NETIO__CHUNK_VALUE : NETIO__CHUNK_BAD;
+    case NETIO__CHUNK_VALUE: return token ? state : netio__chunk_after(c);
+    case NETIO__CHUNK_QUOTED:
+        if (c == '"') return NETIO__CHUNK_QUOTE_END;
+        if (c == '\\') return NETIO__CHUNK_ESCAPE;
+        return netio__http_is_text(&c, 1) ? state : NETIO__CHUNK_BAD;
+    case NETIO__CHUNK_ESCAPE:
+        return netio__http_is_text(&c, 1) ? NETIO__CHUNK_QUOTED : NETIO__CHUNK_BAD;
+    case NETIO__CHUNK_QUOTE_END: return netio__chunk_after(c);
+    default: return c == '\n' ? NETIO__CHUNK_DONE : NETIO__CHUNK_BAD; // CR
+    }
+}
+
+// The line of the size: state[0] is where it stands, mark the size, state[1] the line's length once
+// it is whole. Returns 1; 0: needs more.
+static int netio__chunk_line(netio_decoder *d, const uint8_t *p, size_t len)
+{
+    size_t end = len < NETIO__CHUNK_LINE ? len : NETIO__CHUNK_LINE;
+    while (d->scan < end && d->state[0] != NETIO__CHUNK_DONE) {
+        char c = (char)p[d->scan++];
+        netio__chunk_state state = netio__chunk_step((netio__chunk_state)d->state[0], c);
+        if (state == NETIO__CHUNK_BAD) return NETIO_EPROTO;
+        d->state[0] = (uint32_t)state;
+        if (state != NETIO__CHUNK_SIZE) continue;
+        if (d->mark >> 60) return NETIO_EPROTO; // no 64 bits hold it
+        d->mark = d->mark << 4 | (uint64_t)netio__hex_digit(c);
+    }
+    if (d->state[0] != NETIO__CHUNK_DONE)
+        return len < NETIO__CHUNK_LINE ? (int)netio__frame_wait(d, NETIO__CHUNK_LINE, '\n')
+                                       : netio__frame_over(d, 0);
+    d->state[1] = (uint32_t)d->scan;
+    return d->mark > d->framing.max ? netio__frame_over(d, d->mark) : 1;
+}
+
+// Behind the last chunk, of size 0: fields up to an empty line. state[2] is the scanner's.
+static ptrdiff_t netio__chunk_trailers(netio_decoder *d, const uint8_t *p, size_t len,
+                                       netio_frame *out)
+{
+    size_t begin = d->state[1], limit = begin + NETIO__CHUNK_TRAILERS;
+    int r = netio__http_scan(&d->scan, &d->state[2], p, len < limit ? len : limit);
+    if (r < 0) return r;
+    if (r == 0) return len < limit ? netio__frame_wait(d, limit, '\n') : netio__frame_over(d, 0);
+    out->header = p + begin;
+    out->header_len = d->scan - begin - 2;
+    if (!netio__http_fields_ok((const char *)out->header, out->header_len)) return NETIO_EPROTO;
+    out->data = out->header + out->header_len;
+    return (ptrdiff_t)d->scan;
+}
+
+static ptrdiff_t netio__chunked_next(netio_decoder *d, const uint8_t *p, size_t len,
+                                     netio_frame *out)
+{
+    int r = d->state[0] == NETIO__CHUNK_DONE ? 1 : netio__chunk_line(d, p, len);
+    size_t begin = d->state[1], size = (size_t)d->mark;
+    ptrdiff_t used = (ptrdiff_t)(begin + size + 2);
+    if (r <= 0) return r;
+    if (size == 0) {
+        used = netio__chunk_trailers(d, p, len, out);
+    } else {
+        if (len > begin + size && p[begin + size] != '\r') return NETIO_EPROTO;
+        if (len < (size_t)used) return netio__frame_wait(d, (size_t)used, -1);
+        if (p[used - 1] != '\n') return NETIO_EPROTO;
+        out->data = p + begin;
+        out->len = size;
+    }
+    if (used <= 0) return used;
+    memset(d->state, 0, sizeof d->state);
+    d->state[3] = size == 0; // the body is whole
+    d->mark = 0;
+    return used;
+}
+
+static ptrdiff_t netio__chunked_end(netio_decoder *d, const uint8_t *p, size_t len,
+                                    netio_frame *out)
+{
+    (void)p, (void)out;
+    return len == 0 && d->state[3] ? NETIO_EOF : NETIO_ETRUNCATED;
+}
+
+// An empty piece writes nothing, so that a loop over pieces cannot end the body early: the end is a
+// frame without data, or with a header (as the decoder hands it out).
+static int netio__chunked_encode(netio_envelope *out, const netio_framing *f,
+                                 const netio_frame *frame)
+{
+    char *head = (char *)out->head;
+    size_t n = 0;
+    (void)f;
+    out->head_len = out->tail_len = 0;
+    if (frame->len == 0 && frame->data && !frame->header) return 0;
+    if (frame->header_len > sizeof out->head - 6) return NETIO_EMSGSIZE;
+    if (frame->header_len &&
+        (frame->len || !netio__http_fields_ok((const char *)frame->header, frame->header_len)))
+        return NETIO_EINVAL;
+    for (int shift = 8 * (int)sizeof frame->len - 4; shift >= 0; shift -= 4)
+        if (frame->len >> shift || shift == 0)
+            head[n++] = "0123456789abcdef"[frame->len >> shift & 15];
+    head[n++] = '\r';
+    head[n++] = '\n';
+    if (frame->header_len) memcpy(head + n, frame->header, frame->header_len);
+    out->head_len = n + frame->header_len;
+    out->tail_len = 2;
+    out->tail[0] = '\r';
+    out->tail[1] = '\n';
+    return 0;
+}
+#endif // NETIO_NO_CHUNKED
+
+#ifndef NETIO_NO_HTTP
+static bool netio__http_is_visible(const char *p, size_t len) // printable ASCII without spaces
+{
+    for (size_t i = 0; i < len; i++)
+        if (p[i] <= 0x20 || p[i] >= 0x7F) return false;
+    return len > 0;
+}
+
+static char netio__http_lower(char c) { return c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c; }
+
+static bool netio__http_equal(netio_buf a, const char *text) // case aside
+{
+    const char *p = (const char *)a.data;
+    size_t i = 0;
+    while (i < a.len && text[i] && netio__http_lower(p[i]) == netio__http_lower(text[i])) i++;
+    return i == a.len && text[i] == 0;
+}
+
+// --- the start line ----------------------------------------------------------------------------
+
+static int netio__http_minor(const char *p) // of the 8 bytes "HTTP/1.x"; -1: they are not
+{
+    return memcmp(p, "HTTP/1.", 7) == 0 && netio__is_digit(p[7]) ? p[7] - '0' : -1;
+}
+
+// RFC 9112 section 4. The space before an absent reason is left out by many, and means nothing.
+static bool netio__http_status_line(netio_http_head *h, const char *p, size_t len)
+{
+    uint32_t status;
+    if (len < 12 || (h->minor = netio__http_minor(p)) < 0 || p[8] != ' ') return false;
+    if (!netio__parse_number(&status, p + 9, 3, 599) || status < 100) return false;
+    if (len > 12 && p[12] != ' ') return false;
+    h->status = (int)status;
+    if (len > 13) h->reason = netio__http_piece(p + 13, len - 13);
+    return true;
+}
+
+// "host", "host:port" or "[v6]:port": nothing in which another parser would find another host.
+static bool netio__http_host_ok(netio_buf host, bool need_port)
+{
+    const char *p = (const char *)host.data;
+    uint8_t ip[16];
+    size_t n = host.len;
+    while (n && netio__is_digit(p[n - 1])) n--;
+    bool port = n && p[n - 1] == ':';
+    n = port ? n - 1 : host.len;
+    if (need_port && (!port || n == 0 || n + 1 == host.len)) return false;
+    if (n && p[0] == '[') return p[n - 1] == ']' && netio__parse_ipv6(ip, p + 1, n - 2);
+    for (size_t i = 0; i < n; i++) // RFC 3986 section 3.2.2, without the comma of lists
+        if (netio__http_token_char(p[i]) ? strchr("#^`|", p[i]) != NULL
+                                         : p[i] == 0 || !strchr("();=", p[i]))
+            return false;
+    return true;
+}
+
+// RFC 9112 section 3.2: a path, a whole URL, "host:port" for CONNECT, "*" for OPTIONS.
+static bool netio__http_target_ok(const netio_http_head *h)
+{
+    const char *p = (const char *)h->target.data, *colon;
+    size_t len = h->target.len;
+    if (!netio__http_is_visible(p, len) || memchr(p, '#', len)) return false;
+    if (netio_buf_equal(h->method, "CONNECT")) return netio__http_host_ok(h->target, true);
+    if (len == 1 && *p == '*') return netio_buf_equal(h->method, "OPTIONS");
+    colon = (const char *)memchr(p, ':', len);
+    return *p == '/' || (colon && colon > p && p + len - colon > 3 && colon[1] == '/' &&
+                         colon[2] == '/' && netio__http_is_token(p, (size_t)(colon - p)));
+}
+
+static bool netio__http_request_line(netio_http_head *h, const char *p, size_t len)
+{
+    const char *space = (const char *)memchr(p, ' ', len);
+    size_t method = space ? (size_t)(space - p) : 0;
+    if (!netio__http_is_token(p, method) || len < method + 11 || p[len - 9] != ' ') return false;
+    if ((h->minor = netio__http_minor(p + len - 8)) < 0) return false;
+    h->method = netio__http_piece(p, method);
+    h->target = netio__http_piece(space + 1, len - method - 10);
+    return netio__http_target_ok(h);
+}
+
+// --- the fields that decide --------------------------------------------------------------------
+
+static bool netio__http_length(int64_t *out, netio_buf value)
+{
+    const char *p = (const char *)value.data;
+    int64_t n = 0;
+    for (size_t i = 0; i < value.len; i++) {
+        int digit = p[i] - '0';
+        if (!netio__is_digit(p[i]) || n > (INT64_MAX - digit) / 10) return false;
+        n = n * 10 + digit;
+    }
+    *out = n;
+    return value.len > 0;
+}
+
+// RFC 9112 sections 3.2 and 6: where that lets a recipient choose, the message is refused.
+static bool netio__http_decide(netio_http_head *h)
+{
+    size_t hosts = 0;
+    for (size_t i = 0; i < h->field_count; i++) {
+        netio_buf name = h->names[i], value = h->values[i];
+        if (netio__http_equal(name, "content-length")) {
+            if (h->content_length >= 0 || !netio__http_length(&h->content_length, value))
+                return false;
+        } else if (netio__http_equal(name, "transfer-encoding")) {
+            if (h->chunked || h->minor == 0 || !netio__http_equal(value, "chunked")) return false;
+            h->chunked = true;
+        } else if (netio__http_equal(name, "host")) {
+            if (hosts++ || !netio__http_host_ok(value, false)) return false;
+        }
+    }
+    if (h->chunked && (h->content_length >= 0 || h->status == 204)) return false;
+    if (h->chunked && h->status >= 100 && h->status < 200) return false;
+    if (h->status == 0 && h->minor > 0 && hosts == 0) return false;
+    h->keep_alive = h->minor > 0 || netio_http_field_has(h, "connection", "keep-alive");
+    if (netio_http_field_has(h, "connection", "close")) h->keep_alive = false;
+    h->upgrade_websocket = h->minor > 0 && netio_http_field_has(h, "upgrade", "websocket") &&
+                           netio_http_field_has(h, "connection", "upgrade") &&
+                           (h->status == 101 || netio_buf_equal(h->method, "GET"));
+    return true;
+}
+
+NETIO_API int netio_http_parse(netio_http_head *out, const void *data, size_t len)
+{
+    const char *p = (const char *)data;
+    netio_buf line;
+    size_t at = 0;
+    memset(out, 0, offsetof(netio_http_head, names));
+    out->content_length = -1;
+    if (!p || !netio__http_line(&line, p, len, &at)) return NETIO_EPROTO;
+    bool response = line.len >= 5 && memcmp(line.data, "HTTP/", 5) == 0; // no method has a slash
+    if (!(response ? netio__http_status_line : netio__http_request_line)(out, p, line.len))
+        return NETIO_EPROTO;
+    while (at < len) {
+        size_t n = out->field_count;
+        if (!netio__http_line(&line, p, len, &at)) return NETIO_EPROTO;
+        if (line.len == 0) break;
+        if (n == NETIO_HTTP_FIELDS) return NETIO_EMSGSIZE;
+        if (!netio__http_field_line(&out->names[n], &out->values[n], (const char *)line.data,
+                                    line.len))
+            return NETIO_EPROTO;
+        out->field_count++;
+    }
+    return at == len && netio__http_decide(out) ? 0 : NETIO_EPROTO;
+}
+
+// --- fields ------------------------------------------------------------------------------------
+
+static size_t netio__http_find(netio_buf *out, const netio_http_head *h, const char *name)
+{
+    size_t found = 0;
+    memset(out, 0, sizeof *out);
+    for (size_t i = h->field_count; i-- > 0;) {
+        if (!netio__http_equal(h->names[i], name)) continue;
+        *out = h->values[i];
+        found++;
+    }
+    return found;
+}
+
+NETIO_API netio_buf netio_http_field(const netio_http_head *head, const char *name)
+{
+    netio_buf value;
+    netio__http_find(&value, head, name);
+    return value;
+}
+
+NETIO_API bool netio_buf_equal(netio_buf a, const char *text)
+{
+    return a.data && a.len == strlen(text) && memcmp(a.data, text, a.len) == 0;
+}
+
+// The next member of a list such as "keep-alive, Upgrade"; empty ones are passed over.
+static bool netio__http_next_member(netio_buf *rest, netio_buf *member)
+{
+    while (rest->len) {
+        const char *p = (const char *)rest->data, *comma = (const char *)memchr(p, ',', rest->len);
+        size_t n = comma ? (size_t)(comma - p) : rest->len;
+        *member = netio__http_trim(p, n);
+        n += comma != NULL;
+        *rest = netio__http_piece(p + n, rest->len - n);
+        if (member->len) return true;
+    }
+    return false;
+}
+
+static bool netio__http_list_has(const netio_http_head *h, const char *name, const char *member,
+                                 bool (*equal)(netio_buf a, const char *text))
+{
+    for (size_t i = 0; i < h->field_count; i++) {
+        netio_buf rest = h->values[i], found;
+        if (!netio__http_equal(h->names[i], name)) continue;
+        while (netio__http_next_member(&rest, &found))
+            if (equal(found, member)) return true;
+    }
+    return false;
+}
+
+NETIO_API bool netio_http_field_has(const netio_http_head *head, const char *name,
+                                    const char *member)
+{
+    return netio__http_list_has(head, name, member, netio__http_equal);
+}
+
+NETIO_API ptrdiff_t netio_http_add(char *buf, size_t cap, size_t len, const char *name,
+                                   const char *value)
+{
+    size_t name_len = strlen(name), value_len = strlen(value), at = len - 2;
+    if (len < 4 || memcmp(buf + len - 4, "\r\n\r\n", 4) != 0) return NETIO_EINVAL;
+    if (!netio__http_is_token(name, name_len) || !netio__http_is_text(value, value_len))
+        return NETIO_EINVAL;
+    if (cap <= len || cap - len < name_len + value_len + 5) return NETIO_ENOSPC;
+    at = netio__text(buf, cap, at, name, name_len);
+    at = netio__text(buf, cap, at, ": ", 2);
+    at = netio__text(buf, cap, at, value, value_len);
+    return (ptrdiff_t)netio__text(buf, cap, at, "\r\n\r\n", 4);
+}
+
+// --- the codec ---------------------------------------------------------------------------------
+
+NETIO_API netio_framing netio_framing_http_head(size_t max)
+{
+    return netio__framing(NETIO_FORMAT_HTTP_HEAD, max ? max : 4096);
+}
+
+// Empty lines before a head are skipped: clients of old sent one behind a body (RFC 9112 section
+// 2.2). state[0] is the scanner's.
+static ptrdiff_t netio__head_next(netio_decoder *d, const uint8_t *p, size_t len, netio_frame *out)
+{
+    size_t max = d->framing.max;
+    if (p[0] == '\r' && len == 1) return netio__frame_wait(d, 2, -1);
+    if (p[0] == '\r') return p[1] == '\n' ? 2 : (ptrdiff_t)NETIO_EPROTO;
+    int r = netio__http_scan(&d->scan, &d->state[0], p, len < max ? len : max);
+    if (r < 0) return r;
+    if (r == 0)
+        return len < max ? netio__frame_wait(d, max, '\n')
+                         : netio__frame_over(d, (uint64_t)max + 1);
+    out->data = p;
+    out->len = d->scan;
+    return (ptrdiff_t)d->scan;
+}
+
+// --- SHA-1 and base64 --------------------------------------------------------------------------
+
+static uint32_t netio__sha1_rotate(uint32_t x, unsigned n) { return x << n | x >> (32 - n); }
+
+static void netio__sha1_block(uint32_t h[5], const uint8_t *p)
+{
+    static const uint32_t k[4] = {0x5A827999, 0x6ED9EBA1, 0x8F1BBCDC, 0xCA62C1D6};
+    uint32_t w[80], a = h[0], b = h[1], c = h[2], d = h[3], e = h[4];
+    for (size_t i = 0; i < 80; i++)
+        w[i] = i < 16 ? (uint32_t)p[4 * i] << 24 | (uint32_t)p[4 * i + 1] << 16 |
+                            (uint32_t)p[4 * i + 2] << 8 | p[4 * i + 3]
+                      : netio__sha1_rotate(w[i - 3] ^ w[i - 8] ^ w[i - 14] ^ w[i - 16], 1);
+    for (size_t i = 0; i < 80; i++) {
+        uint32_t f = i < 20              ? (b & c) | (~b & d)
+                     : i >= 40 && i < 60 ? (b & c) | (b & d) | (c & d)
+                                         : b ^ c ^ d;
+        uint32_t next = netio__sha1_rotate(a, 5) + f + e + k[i / 20] + w[i];
+        e = d;
+        d = c;
+        c = netio__sha1_rotate(b, 30);
+        b = a;
+        a = next;
+    }
+    h[0] += a;
+    h[1] += b;
+    h[2] += c;
+    h[3] += d;
+    h[4] += e;
+}
+
+NETIO_API void netio_sha1(uint8_t out[20], const void *data, size_t len)
+{
+    uint32_t h[5] = {0x67452301, 0xEFCDAB89, 0x98BADCFE, 0x10325476, 0xC3D2E1F0};
+    const uint8_t *p = (const uint8_t *)data;
+    uint8_t last[128] = {0};
+    size_t rest = len % 64, end = rest < 56 ? 64 : 128;
+    for (size_t at = 0; at + 64 <= len; at += 64) netio__sha1_block(h, p + at);
+    if (rest) memcpy(last, p + len - rest, rest);
+    last[rest] = 0x80;
+    for (size_t i = 0; i < 8; i++) last[end - 1 - i] = (uint8_t)((uint64_t)len * 8 >> 8 * i);
+    for (size_t at = 0; at < end; at += 64) netio__sha1_block(h, last + at);
+    for (size_t i = 0; i < 20; i++) out[i] = (uint8_t)(h[i / 4] >> (24 - 8 * (i % 4)));
+}
+
+static const char netio__base64_digits[] =
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+NETIO_API ptrdiff_t netio_base64_encode(char *buf, size_t cap, const void *data, size_t len)
+{
+    const uint8_t *p = (const uint8_t *)data;
+    size_t at = 0;
+    if (len / 3 >= (size_t)PTRDIFF_MAX / 4 || cap <= (len + 2) / 3 * 4) return NETIO_ENOSPC;
+    for (size_t i = 0; i < len; i += 3) {
+        size_t n = len - i < 3 ? len - i : 3;
+        uint32_t bits = (uint32_t)p[i] << 16 | (uint32_t)(n > 1 ? p[i + 1] : 0) << 8 |
+                        (uint32_t)(n > 2 ? p[i + 2] : 0);
+        for (size_t k = 0; k < 4; k++)
+            buf[at++] = k > n ? '=' : netio__base64_digits[bits >> (18 - 6 * k) & 63];
+    }
+    buf[at] = 0;
+    return (ptrdiff_t)at;
+}
+
+static int netio__base64_value(char c)
+{
+    const char *digit = c ? strchr(netio__base64_digits, c) : NULL;
+    return digit ? (int)(digit - netio__base64_digits) : -1;
+}
+
+NETIO_API ptrdiff_t netio_base64_decode(void *buf, size_t cap, const char *text, size_t len)
+{
+    uint8_t *out = (uint8_t *)buf;
+    size_t pad = 0, at = 0;
+    uint32_t bits = 0;
+    while (pad < 2 && pad < len && text[len - 1 - pad] == '=') pad++;
+    if (len % 4) return NETIO_EPROTO;
+    for (int write = 0; write < 2; write++) { // judged whole before a byte is written
+        for (size_t i = 0; i < len - pad; i++) {
+            int value = netio__base64_value(text[i]);
+            if (value < 0) return NETIO_EPROTO;
+            bits = bits << 6 | (uint32_t)value;
+            if (write && i % 4) out[at++] = (uint8_t)(bits >> (6 - 2 * (i % 4)));
+        }
+        if (pad && (bits & (pad == 1 ? 3 : 15))) return NETIO_EPROTO; // bits that nothing carries
+        if (cap < len / 4 * 3 - pad) return NETIO_ENOSPC;
+    }
+    return (ptrdiff_t)at;
+}
+#endif // NETIO_NO_HTTP
+
+#ifndef NETIO_NO_WEBSOCKET
+//================================================================================================
+// >>websocket.c
+//
+// A frame that lies whole in the input and is not masked is handed out where it lies. Others are
+// unmasked, in one pass, into the decoder's memory as they arrive, so that a message in progress is
+// there once, and its text is judged byte by byte.
+//
+// state[0]: opcode of the message in progress (0: none), INSIDE a data frame, its FIN, and from bit
+// 8 on the UTF-8 state; state[1]: the key; state[2], state[3]: bytes of the frame still to come;
+// mark: where the message began, or with `fragments` the frame.
+//================================================================================================
+
+enum { NETIO__WS_OPCODE = 15, NETIO__WS_INSIDE = 16, NETIO__WS_FIN = 32, NETIO__WS_LATER = 64 };
+
+typedef struct netio__ws_header {
+    size_t len;
+    uint64_t payload;
+    unsigned opcode;
+    bool fin;
+    uint8_t key[4]; // zeros if it is not masked
+} netio__ws_header;
+
+NETIO_API netio_framing netio_framing_websocket(bool client, size_t max)
+{
+    netio_framing f = netio__framing(NETIO_FORMAT_WEBSOCKET, max);
+    f.masked = client;
+    return f;
+}
+
+// Four words at a time, by name: gcc -O2 makes the widest loads out of these, and not out of an
+// array. The key is left turned to where the next piece goes on. `to` may lie at or below `from`.
+static void netio__ws_mask(uint8_t *to, const uint8_t *from, size_t len, uint8_t key[4])
+{
+    uint64_t mask, a, b, c, d;
+    uint8_t turned[4];
+    size_t at = 0;
+    memcpy(&mask, key, 4);
+    memcpy((uint8_t *)&mask + 4, key, 4);
+    for (; len - at >= 32; at += 32) {
+        memcpy(&a, from + at, 8);
+        memcpy(&b, from + at + 8, 8);
+        memcpy(&c, from + at + 16, 8);
+        memcpy(&d, from + at + 24, 8);
+        a ^= mask, b ^= mask, c ^= mask, d ^= mask;
+        memcpy(to + at, &a, 8);
+        memcpy(to + at + 8, &b, 8);
+        memcpy(to + at + 16, &c, 8);
+        memcpy(to + at + 24, &d, 8);
+    }
+    for (; len - at >= 8; at += 8) {
+        memcpy(&a, from + at, 8);
+        a ^= mask;
+        memcpy(to + at, &a, 8);
+    }
+    for (; at < len; at++) to[at] = (uint8_t)(from[at] ^ key[at & 3]);
+    for (size_t i = 0; i < 4; i++) turned[i] = key[(len + i) & 3];
+    memcpy(key, turned, 4);
+}
+
+// --- closing -----------------------------------------------------------------------------------
+
+// What may stand in a close frame: RFC 6455 section 7.4 and the codes registered since.
+static bool netio__ws_code_ok(unsigned code)
+{
+    return (code >= 1000 && code <= 1014 && (code < 1004 || code > 1006)) ||
+           (code >= 3000 && code <= 4999);
+}
+
+// The first `len` bytes of a close frame's payload; `whole`: there are no more.
+static int netio__ws_close_judge(const uint8_t *p, size_t len, bool whole)
+{
+    uint32_t state = 0;
+    if (len < 2) return len == 1 && whole ? (int)NETIO_EPROTO : 0;
+    if (!netio__ws_code_ok((unsigned)p[0] << 8 | p[1])) return NETIO_EPROTO;
+    int err = netio_utf8_check(&state, p + 2, len - 2, NULL);
+    return err == 0 && whole && state ? (int)NETIO_EILSEQ : err;
+}
+
+NETIO_API ptrdiff_t netio_ws_close_write(void *buf, size_t cap, int code, const char *reason)
+{
+    uint8_t plain[126];
+    size_t len = reason ? strlen(reason) : 0, n = code ? 2 + len : 0;
+    if (code < 0 || code > 4999 || (code == 0 && len)) return NETIO_EINVAL;
+    if (n >= sizeof plain) return NETIO_EMSGSIZE;
+    plain[0] = (uint8_t)(code >> 8);
+    plain[1] = (uint8_t)(code & 255);
+    if (len) netio__text((char *)plain, sizeof plain, 2, reason, len);
+    int err = netio__ws_close_judge(plain, n, true);
+    if (err < 0) return err == NETIO_EPROTO ? NETIO_EINVAL : err;
+    if (cap < n) return NETIO_ENOSPC;
+    if (n) memcpy(buf, plain, n);
+    return (ptrdiff_t)n;
+}
+
+NETIO_API int netio_ws_close_code(const void *payload, size_t len)
+{
+    const uint8_t *p = (const uint8_t *)payload;
+    return len < 2 ? 1005 : p[0] << 8 | p[1];
+}
+
+NETIO_API int netio_ws_close_code_for(int err)
+{
+    switch (err) {
+    case 0: return 1000;
+    case NETIO_EPROTO: return 1002;
+    case NETIO_EILSEQ: return 1007;
+    case NETIO_EMSGSIZE: return 1009;
+    default: return 1011;
+    }
+}
+
+// --- decoding ----------------------------------------------------------------------------------
+
+static bool netio__ws_opcode_ok(unsigned opcode, bool fin, unsigned message)
+{
+    if (opcode >= NETIO_WS_CLOSE) return opcode <= NETIO_WS_PONG && fin;
+    return opcode <= NETIO_WS_BINARY && (opcode == 0) == (message != 0);
+}
+
+// The length behind the second byte, in as few bytes as it fits (RFC 6455 section 5.2). Returns the
+// bytes it takes; 0: there are not so many yet.
+static ptrdiff_t netio__ws_length(uint64_t *out, const uint8_t *p, size_t len)
+{
+    size_t code = p[1] & 127u, width = code == 126 ? 2 : code == 127 ? 8 : 0;
+    uint64_t value = 0;
+    for (size_t i = 0; i < width; i++) {
+        if (2 + i == len) return 0;
+        value = value << 8 | p[2 + i];
+        if (width == 8 && ((i == 0 && value > 127) || (i == 5 && value == 0))) return NETIO_EPROTO;
+    }
+    if (width == 2 && value < 126) return NETIO_EPROTO;
+    *out = width ? value : code;
+    return (ptrdiff_t)(2 + width);
+}
+
+// Returns the header's length; 0: it is not whole. What is wrong is wrong at its byte.
+static ptrdiff_t netio__ws_header_read(netio__ws_header *h, netio_decoder *d, const uint8_t *p,
+                                       size_t len)
+{
+    bool masked = !d->framing.masked; // a client masks, a server does not (RFC 6455 section 5.1)
+    h->opcode = p[0] & 15u;
+    h->fin = p[0] >> 7;
+    memset(h->key, 0, 4);
+    if ((p[0] & 0x70) || !netio__ws_opcode_ok(h->opcode, h->fin, d->state[0] & NETIO__WS_OPCODE))
+        return NETIO_EPROTO;
+    if (len < 2) return netio__frame_wait(d, 2, -1);
+    if (p[1] >> 7 != masked || (h->opcode >= NETIO_WS_CLOSE && (p[1] & 127) > 125))
+        return NETIO_EPROTO;
+    ptrdiff_t n = netio__ws_length(&h->payload, p, len);
+    if (n == 0) return netio__frame_wait(d, len + 1, -1);
+    if (n < 0 || !masked) return n;
+    if (len < (size_t)n + 4) return netio__frame_wait(d, (size_t)n + 4, -1);
+    memcpy(h->key, p + n, 4);
+    return n + 4;
+}
+
+// A control frame, which may come between the fragments of a message: gathered bytes stay. A bad
+// close frame shows at its byte.
+static ptrdiff_t netio__ws_control(netio_decoder *d, netio__ws_header *h, const uint8_t *p,
+                                   size_t len, netio_frame *out)
+{
+    uint8_t plain[125], *room;
+    size_t size = (size_t)h->payload, have = len - h->len < size ? len - h->len : size;
+    netio__ws_mask(plain, p + h->len, have, h->key);
+    int err = h->opcode == NETIO_WS_CLOSE ? netio__ws_close_judge(plain, have, have == size) : 0;
+    if (h->opcode == NETIO_WS_CLOSE && size == 1) err = NETIO_EPROTO;
+    if (err < 0) return err;
+    if (have < size) return netio__frame_wait(d, h->len + size, -1);
+    out->data = p + h->len;
+    if (!d->framing.masked && size) {
+        if (!(room = netio__frame_room(d, size))) return d->err;
+        memcpy(room, plain, size);
+        out->data = room;
+    }
+    out->len = size;
+    out->type = h->opcode;
+    return (ptrdiff_t)(h->len + size);
+}
+
+// Bytes of a data frame's payload: all that is left of it, or what has come.
+static ptrdiff_t netio__ws_payload(netio_decoder *d, const uint8_t *p, size_t len, netio_frame *out)
+{
+    uint64_t left = (uint64_t)d->state[2] << 32 | d->state[3];
+    unsigned flags = d->state[0] & 255u, opcode = flags & NETIO__WS_OPCODE;
+    uint32_t utf8 = d->state[0] >> 8;
+    size_t n = (uint64_t)len < left ? len : (size_t)left;
+    bool whole = n == left, fin = (flags & NETIO__WS_FIN) != 0, give = fin || d->framing.fragments;
+    const uint8_t *plain = p;
+    if (n && (!d->framing.masked || d->kept || !whole || !give)) {
+        uint8_t *room = netio__frame_room(d, n);
+        if (!room) return d->err;
+        if (d->framing.masked) memmove(room, p, n);
+        else netio__ws_mask(room, p, n, (uint8_t *)&d->state[1]);
+        d->kept += n;
+        plain = room;
+    }
+    bool good = opcode != NETIO_WS_TEXT || netio_utf8_check(&utf8, plain, n, NULL) == 0;
+    if (!good || (whole && fin && utf8)) {
+        d->offset = d->mark;
+        return NETIO_EILSEQ;
+    }
+    left -= n;
+    d->state[2] = (uint32_t)(left >> 32);
+    d->state[3] = (uint32_t)left;
+    if (whole) flags &= ~(unsigned)NETIO__WS_INSIDE;
+    if (whole && give) {
+        out->data = d->kept ? d->buf : plain;
+        out->len = d->kept ? d->kept : n;
+        out->offset = d->mark;
+        out->type = opcode;
+        out->more = !fin;
+        out->continues = (flags & NETIO__WS_LATER) != 0;
+        d->kept = 0;
+        flags = fin ? 0 : flags | NETIO__WS_LATER;
+    }
+    d->state[0] = flags | utf8 << 8;
+    return (ptrdiff_t)n;
+}
+
+static ptrdiff_t netio__ws_next(netio_decoder *d, const uint8_t *p, size_t len, netio_frame *out)
+{
+    netio__ws_header h;
+    uint32_t before[4];
+    if (d->state[0] & NETIO__WS_INSIDE) return netio__ws_payload(d, p, len, out);
+    ptrdiff_t n = netio__ws_header_read(&h, d, p, len), r;
+    if (n <= 0) return n;
+    h.len = (size_t)n;
+    if (h.opcode >= NETIO_WS_CLOSE) return netio__ws_control(d, &h, p, len, out);
+    if (h.payload > d->framing.max - d->kept) return netio__frame_over(d, h.payload + d->kept);
+    memcpy(before, d->state, sizeof before);
+    uint64_t mark = d->mark;
+    if (h.opcode) d->state[0] = h.opcode;
+    if (h.opcode || d->framing.fragments) d->mark = d->offset;
+    d->state[0] |= (unsigned)NETIO__WS_INSIDE | (h.fin ? (unsigned)NETIO__WS_FIN : 0);
+    memcpy(&d->state[1], h.key, 4);
+    d->state[2] = (uint32_t)(h.payload >> 32);
+    d->state[3] = (uint32_t)h.payload;
+    if (h.len == len && h.payload) return n; // the payload has not begun
+    r = netio__ws_payload(d, p + h.len, len - h.len, out);
+    if (r >= 0) return n + r;
+    memcpy(d->state, before, sizeof before); // no memory: asked again with the same bytes
+    d->mark = mark;
+    return r;
+}
+
+static ptrdiff_t netio__ws_end(netio_decoder *d, const uint8_t *p, size_t len, netio_frame *out)
+{
+    (void)p, (void)out;
+    return len || d->state[0] ? NETIO_ETRUNCATED : NETIO_EOF;
+}
+
+// --- encoding ----------------------------------------------------------------------------------
+
+// Returns the header's length without a key; NETIO_EINVAL, NETIO_EMSGSIZE.
+static ptrdiff_t netio__ws_head(uint8_t *head, const netio_framing *f, const netio_frame *frame)
+{
+    unsigned type = frame->type ? frame->type : f->type ? f->type : (unsigned)NETIO_WS_BINARY;
+    size_t len = frame->len, width = len < 126 ? 0 : len <= 65535 ? 2 : 8;
+    if (!netio__ws_opcode_ok(type, !frame->more, 0)) return NETIO_EINVAL;
+    if (type >= NETIO_WS_CLOSE && (width || frame->continues))
+        return width ? NETIO_EMSGSIZE : NETIO_EINVAL;
+    if (type == NETIO_WS_CLOSE && netio__ws_close_judge(frame->data, len, true) < 0)
+        return NETIO_EINVAL;
+    head[0] = (uint8_t)((frame->more ? 0 : 0x80u) | (frame->continues ? 0 : type));
+    head[1] = (uint8_t)((f->masked ? 0x80u : 0) | (width == 0 ? len : width == 2 ? 126 : 127));
+    netio__frame_put_uint(head + 2, width, false, width ? len : 0);
+    return (ptrdiff_t)(2 + width);
+}
+
+static int netio__ws_encode(netio_envelope *out, const netio_framing *f, const netio_frame *frame)
+{
+    ptrdiff_t n = netio__ws_head(out->head, f, frame);
+    if (n < 0) return (int)n;
+    if (f->masked) return NETIO_ENOTSUP;
+    out->head_len = (size_t)n;
+    out->tail_len = 0;
+    return 0;
+}
+
+// The key is 4 bytes in frame->header (a user of many frames asks the OS for many keys at once), or
+// asked of the OS here.
+static ptrdiff_t netio__ws_into(uint8_t *buf, size_t cap, const netio_framing *f,
+                                const netio_frame *frame)
+{
+    uint8_t head[14], key[4];
+    ptrdiff_t n = netio__ws_head(head, f, frame);
+    if (n < 0) return n;
+    if (frame->header_len && frame->header_len != 4) return NETIO_EINVAL;
+    if (cap < (size_t)n + 4 || cap - (size_t)n - 4 < frame->len) return NETIO_ENOSPC;
+    int err = 0;
+    if (frame->header_len) memcpy(key, frame->header, 4);
+    else err = netio__os_random(key, 4);
+    if (err < 0) return err;
+    memcpy(head + n, key, 4);
+    n += 4;
+    memcpy(buf, head, (size_t)n);
+    netio__ws_mask(buf + n, frame->data, frame->len, key);
+    return n + (ptrdiff_t)frame->len;
+}
+
+// --- handshake ---------------------------------------------------------------------------------
+
+#ifndef NETIO_NO_HTTP
+static void netio__ws_accept(char out[29], const void *key) // RFC 6455 section 4.2.2
+{
+    char text[61];
+    uint8_t sum[20];
+    memcpy(text, key, 24);
+    memcpy(text + 24, "258EAFA5-E914-47DA-95CA-C5AB0DC85B11", 37);
+    netio_sha1(sum, text, 60);
+    netio_base64_encode(out, 29, sum, 20);
+}
+
+NETIO_API ptrdiff_t netio_ws_request(char *buf, size_t cap, const char *host, const char *target,
+                                     char key[25])
+{
+    uint8_t random[16];
+    size_t at = 0;
+    if (!netio__http_host_ok(netio__http_piece(host, strlen(host)), false)) return NETIO_EINVAL;
+    if (target[0] != '/' || !netio__http_is_visible(target, strlen(target)) || strchr(target, '#'))
+        return NETIO_EINVAL;
+    int err = netio__os_random(random, sizeof random);
+    if (err < 0) return err;
+    netio_base64_encode(key, 25, random, sizeof random);
+    at = netio__text_z(buf, cap, at, "GET ");
+    at = netio__text_z(buf, cap, at, target);
+    at = netio__text_z(buf, cap, at, " HTTP/1.1\r\nHost: ");
+    at = netio__text_z(buf, cap, at, host);
+    at = netio__text_z(buf, cap, at,
+                       "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                       "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ");
+    at = netio__text_z(buf, cap, at, key);
+    at = netio__text_z(buf, cap, at, "\r\n\r\n");
+    return at < cap ? (ptrdiff_t)at : (ptrdiff_t)NETIO_ENOSPC;
+}
+
+NETIO_API int netio_ws_answer(char *buf, size_t cap, size_t *len, const netio_http_head *request)
+{
+    netio_buf key, version;
+    uint8_t nonce[16];
+    char accept[29];
+    size_t keys = netio__http_find(&key, request, "sec-websocket-key");
+    size_t versions = netio__http_find(&version, request, "sec-websocket-version"), at = 0;
+    bool upgrade = request->upgrade_websocket && request->status == 0;
+    bool ok = keys == 1 && request->content_length <= 0 && !request->chunked && versions <= 1 &&
+              netio_base64_decode(nonce, 16, (const char *)key.data, key.len) == 16;
+    if (!upgrade || (versions == 1 && !netio_buf_equal(version, "13"))) {
+        at = netio__text_z(buf, cap, at,
+                           "HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\n"
+                           "Connection: Upgrade, close\r\nSec-WebSocket-Version: 13");
+        ok = false;
+    } else if (!ok || versions == 0) {
+        at = netio__text_z(buf, cap, at, "HTTP/1.1 400 Bad Request\r\nConnection: close");
+        ok = false;
+    } else {
+        netio__ws_accept(accept, key.data);
+        at = netio__text_z(buf, cap, at,
+                           "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
+                           "Connection: Upgrade\r\nSec-WebSocket-Accept: ");
+        at = netio__text_z(buf, cap, at, accept);
+    }
+    at = netio__text_z(buf, cap, at, ok ? "\r\n\r\n" : "\r\nContent-Length: 0\r\n\r\n");
+    *len = at < cap ? at : 0;
+    return at >= cap ? NETIO_ENOSPC : ok ? 0 : (int)NETIO_EPROTO;
+}
+
+NETIO_API const char *netio_ws_choose(const netio_http_head *request, const char *const *mine)
+{
+    for (; *mine; mine++)
+        if (netio__http_list_has(request, "sec-websocket-protocol", *mine, netio_buf_equal))
+            return *mine;
+    return NULL;
+}
+
+NETIO_API int netio_ws_check_protocol(const netio_http_head *response, const char key[25],
+                                      const char *const *mine, const char **chosen)
+{
+    netio_buf accept, protocol, extension, upgrade;
+    char want[29];
+    netio__ws_accept(want, key);
+    if (response->status != 101) return NETIO_ECONNREFUSED;
+    if (!response->upgrade_websocket) return NETIO_EPROTO;
+    if (netio__http_find(&upgrade, response, "upgrade") != 1) return NETIO_EPROTO;
+    if (!netio__http_equal(upgrade, "websocket")) return NETIO_EPROTO; // no list here
+    if (netio__http_find(&accept, response, "sec-websocket-accept") != 1) return NETIO_EPROTO;
+    if (!netio_buf_equal(accept, want)) return NETIO_EPROTO;
+    if (netio__http_find(&extension, response, "sec-websocket-extensions")) return NETIO_EPROTO;
+    size_t protocols = netio__http_find(&protocol, response, "sec-websocket-protocol");
+    while (*mine && !netio_buf_equal(protocol, *mine)) mine++;
+    if (protocols > 1 || (protocols && !*mine)) return NETIO_EPROTO;
+    *chosen = protocols ? *mine : NULL;
+    return 0;
+}
+
+NETIO_API int netio_ws_check(const netio_http_head *response, const char key[25])
+{
+    const char *none = NULL;
+    return netio_ws_check_protocol(response, key, &none, &none);
+}
+#endif // NETIO_NO_HTTP
+#endif // NETIO_NO_WEBSOCKET
+
+#ifndef NETIO_NO_PROXY
+//================================================================================================
+// >>proxy.c
+//================================================================================================
+
+#define NETIO__PROXY_LINE 107 // longest header of version 1, with its CRLF
+
+static const uint8_t netio__proxy_signature[12] = {13, 10, 13, 10, 0, 13, 10, 81, 85, 73, 84, 10};
+
+// --- version 1: a line of text -----------------------------------------------------------------
+
+// The next word; every one but the last has exactly one space behind it.
+static netio_buf netio__proxy_word(const char **at, const char *end)
+{
+    netio_buf word;
+    const char *space = (const char *)memchr(*at, ' ', (size_t)(end - *at));
+    word.data = *at;
+    word.len = (size_t)((space ? space : end) - *at);
+    *at = space ? space + 1 : end;
+    return word;
+}
+
+static bool netio__proxy_ip(uint8_t ip[16], netio_buf word, size_t ip_len)
+{
+    const char *text = (const char *)word.data;
+    return ip_len == 4 ? netio__parse_ipv4(ip, text, word.len)
+                       : netio__parse_ipv6(ip, text, word.len);
+}
+
+// "TCP4 SOURCE DESTINATION PORT PORT", or "UNKNOWN" and whatever follows it.
+static int netio__proxy_line(const char *p, const char *end, netio_addr out[2])
+{
+    uint8_t ip[2][16];
+    uint16_t port[2];
+    size_t len = (size_t)(end - p), ip_len;
+    if (len >= 7 && memcmp(p, "UNKNOWN", 7) == 0 && (len == 7 || p[7] == ' ')) return 0;
+    if (len < 5 || (memcmp(p, "TCP4 ", 5) != 0 && memcmp(p, "TCP6 ", 5) != 0)) return NETIO_EPROTO;
+    ip_len = p[3] == '4' ? 4 : 16;
+    p += 5;
+    for (int i = 0; i < 4; i++) {
+        netio_buf word = netio__proxy_word(&p, end);
+        const char *text = (const char *)word.data;
+        if (i < 2 ? !netio__proxy_ip(ip[i], word, ip_len)
+                  : !netio__parse_port(&port[i - 2], text, word.len))
+            return NETIO_EPROTO;
+        if ((text + word.len == end) != (i == 3)) return NETIO_EPROTO;
+    }
+    for (int i = 0; i < 2; i++) {
+        netio_addr_from_ip(&out[i], ip[i], ip_len, port[i]);
+        netio_addr_unmap(&out[i]);
+    }
+    return 0;
+}
+
+static ptrdiff_t netio__proxy_v1(const char *p, size_t len, netio_addr out[2])
+{
+    size_t n = len < NETIO__PROXY_LINE ? len : NETIO__PROXY_LINE;
+    if (memcmp(p, "PROXY ", n < 6 ? n : 6) != 0) return NETIO_EPROTO;
+    for (size_t i = 6; i < n; i++) {
+        if (p[i] == '\n') return NETIO_EPROTO; // a CR was not before it
+        if (p[i] != '\r') continue;
+        if (i + 1 == n) break;
+        if (p[i + 1] != '\n') return NETIO_EPROTO;
+        int err = netio__proxy_line(p + 6, p + i, out);
+        return err < 0 ? err : (ptrdiff_t)(i + 2);
+    }
+    return len < NETIO__PROXY_LINE ? 0 : NETIO_EPROTO;
+}
+
+// --- version 2: binary -------------------------------------------------------------------------
+
+// Bytes of both addresses; 0: family or protocol is unspecified, and what follows is nobody's.
+static size_t netio__proxy_block(const uint8_t *p)
+{
+    unsigned family = p[13] >> 4;
+    if ((p[12] & 15) == 0 || (p[13] & 15) == 0) return 0;
+    return family == 1 ? 12 : family == 2 ? 36 : family == 3 ? 216 : 0;
+}
+
+static size_t netio__proxy_length(const uint8_t *p) // of the whole header
+{
+    return 16 + ((size_t)p[14] << 8 | p[15]);
+}
+
+NETIO_API netio_buf netio_proxy_tlvs(const void *header, size_t len)
+{
+    const uint8_t *p = (const uint8_t *)header;
+    netio_buf out = {NULL, 0};
+    size_t block = len > 16 && p[0] == 13 ? netio__proxy_block(p) : 0;
+    size_t n = block ? netio__proxy_length(p) : 0;
+    if (n > 16 + block && n <= len) {
+        out.data = p + 16 + block;
+        out.len = n - 16 - block;
+    }
+    return out;
+}
+
+NETIO_API int netio_proxy_next_tlv(netio_buf *rest, int *type, netio_buf *value)
+{
+    const uint8_t *p = (const uint8_t *)rest->data;
+    if (rest->len == 0) return 0;
+    size_t len = rest->len < 3 ? SIZE_MAX : (size_t)p[1] << 8 | p[2];
+    if (rest->len < 3 || len > rest->len - 3) return NETIO_EPROTO;
+    *type = p[0];
+    value->data = p + 3;
+    value->len = len;
+    rest->data = p + 3 + len;
+    rest->len -= 3 + len;
+    return 1;
+}
+
+// The place of the checksum in a header, and what it must be: that of the header with zeros there.
+// Returns 1; 0: it has none; NETIO_EPROTO: the list is not one.
+static int netio__proxy_sum(const uint8_t *p, size_t len, size_t *at, uint32_t *sum)
+{
+    static const uint8_t zeros[4] = {0};
+    netio_buf rest = netio_proxy_tlvs(p, len), value;
+    int type, r, found = 0;
+    while ((r = netio_proxy_next_tlv(&rest, &type, &value)) > 0) {
+        if (type == NETIO_PROXY_UNIQUE_ID && value.len > 128) return NETIO_EPROTO;
+        if (type != NETIO_PROXY_CRC32C) continue;
+        if (value.len != 4 || found++) return NETIO_EPROTO;
+        *at = (size_t)((const uint8_t *)value.data - p);
+    }
+    if (r == 0 && found) {
+        *sum = netio_crc32c(netio_crc32c(0, p, *at), zeros, 4);
+        *sum = netio_crc32c(*sum, p + *at + 4, len - *at - 4);
+    }
+    return r < 0 ? r : found;
+}
+
+// A path of up to 108 bytes, with a NUL behind it if it is shorter, in front if it is abstract.
+static void netio__proxy_path(netio_addr *out, const uint8_t *p)
+{
+    char path[109];
+    size_t len = 108;
+    memcpy(path, p, 108);
+    path[108] = 0;
+    if (path[0]) {
+        len = strlen(path);
+    } else {
+        while (len && path[len - 1] == 0) len--;
+        if (len) path[0] = '@';
+    }
+    // What this system has no address for stays unknown, and so do unnamed sockets.
+    if (netio_addr_from_path(out, path, len) < 0) memset(out, 0, sizeof *out);
+}
+
+static void netio__proxy_addresses(const uint8_t *p, netio_addr out[2])
+{
+    size_t block = netio__proxy_block(p), ip_len = block == 12 ? 4 : 16;
+    const uint8_t *port = p + 16 + 2 * ip_len;
+    for (size_t i = 0; i < 2 && block; i++, port += 2) {
+        if (block == 216) {
+            netio__proxy_path(&out[i], p + 16 + 108 * i);
+            continue;
+        }
+        netio_addr_from_ip(&out[i], p + 16 + ip_len * i, ip_len,
+                           (uint16_t)(port[0] << 8 | port[1]));
+        netio_addr_unmap(&out[i]);
+    }
+}
+
+static ptrdiff_t netio__proxy_v2(const uint8_t *p, size_t len, netio_addr out[2])
+{
+    size_t n, at = 0;
+    uint32_t sum = 0;
+    if (memcmp(p, netio__proxy_signature, len < 12 ? len : 12) != 0) return NETIO_EPROTO;
+    if (len > 12 && (p[12] & ~1) != 0x20) return NETIO_EPROTO; // version 2; LOCAL or PROXY
+    // Of LOCAL nothing but the length counts.
+    if (len > 13 && p[12] == 0x21 && (p[13] >> 4 > 3 || (p[13] & 15) > 2)) return NETIO_EPROTO;
+    if (len < 16) return 0;
+    n = netio__proxy_length(p);
+    if (n < 16 + netio__proxy_block(p)) return NETIO_EPROTO;
+    if (n > NETIO_PROXY_MAX) return NETIO_EMSGSIZE;
+    if (len < n) return 0;
+    int r = netio__proxy_sum(p, n, &at, &sum);
+    if (r < 0) return r;
+    if (r && netio__frame_uint(p + at, 4, false) != sum) return NETIO_EBADMSG;
+    netio__proxy_addresses(p, out);
+    return (ptrdiff_t)n;
+}
+
+NETIO_API ptrdiff_t netio_proxy_parse(const void *data, size_t len, netio_addr *src,
+                                      netio_addr *dst)
+{
+    netio_addr out[2];
+    memset(out, 0, sizeof out);
+    if (len == 0) return 0;
+    ptrdiff_t n = *(const char *)data == 'P' ? netio__proxy_v1((const char *)data, len, out)
+                                             : netio__proxy_v2((const uint8_t *)data, len, out);
+    if (n > 0) {
+        *src = out[0];
+        *dst = out[1];
+    }
+    return n;
+}
+
+// --- writing -----------------------------------------------------------------------------------
+
+#if NETIO__HAS_UNIX
+static void netio__proxy_put_path(uint8_t *out, const netio_addr *a)
+{
+    const char *path = NULL;
+    size_t len = 0;
+    if (netio__addr_get_unix(a, &path, &len) && len) memcpy(out, path, len < 108 ? len : 108);
+}
+#else
+static void netio__proxy_put_path(uint8_t *out, const netio_addr *a) { (void)out, (void)a; }
+#endif
+
+// Bring two addresses to one family, without zones: a header has no place for them. Returns it; 0:
+// neither IP nor Unix; NETIO_EINVAL.
+static int netio__proxy_match(netio_addr out[2], const netio_addr *src, const netio_addr *dst)
+{
+    const netio_addr *from[2] = {src, dst};
+    netio__ip ip[2];
+    if (!src && !dst) return 0;
+    if (!src || !dst) return NETIO_EINVAL;
+    bool is_ip[2] = {netio__addr_get_ip(&ip[0], src), netio__addr_get_ip(&ip[1], dst)};
+    if (is_ip[0] != is_ip[1]) return NETIO_EINVAL;
+    for (int i = 0; i < 2; i++) {
+        out[i] = *from[i];
+        if (!is_ip[0]) continue;
+        if (ip[0].family != ip[1].family) netio__ip_map(&ip[i]);
+        ip[i].scope = 0;
+        netio__addr_set_ip(&out[i], &ip[i]);
+    }
+    int family = netio_addr_family(&out[0]);
+    return is_ip[0] || family == NETIO_UNIX ? family : 0;
+}
+
+static size_t netio__proxy_write_v1(char *buf, size_t cap, int family, const netio_addr a[2])
+{
+    char text[2][NETIO_ADDR_TEXT];
+    size_t at = netio__text_z(buf, cap, 0, "PROXY ");
+    if (family != NETIO_IPV4 && family != NETIO_IPV6)
+        return netio__text_z(buf, cap, at, "UNKNOWN\r\n");
+    at = netio__text_z(buf, cap, at, family == NETIO_IPV4 ? "TCP4" : "TCP6");
+    for (int i = 0; i < 2; i++) {
+        netio_addr_format_host(&a[i], text[i], sizeof text[i]);
+        at = netio__text_z(buf, cap, at, " ");
+        at = netio__text_z(buf, cap, at, text[i]);
+    }
+    for (int i = 0; i < 2; i++) {
+        at = netio__text_z(buf, cap, at, " ");
+        at = netio__text_uint(buf, cap, at, netio_addr_port(&a[i]), 10);
+    }
+    return netio__text_z(buf, cap, at, "\r\n");
+}
+
+static size_t netio__proxy_write_v2(uint8_t out[232], int family, const netio_addr a[2])
+{
+    uint8_t ports[4];
+    memset(out, 0, 232);
+    memcpy(out, netio__proxy_signature, 12);
+    out[12] = family ? 0x21 : 0x20;
+    out[13] = family == NETIO_IPV4 ? 0x11 : family == NETIO_IPV6 ? 0x21 : family ? 0x31 : 0;
+    size_t block = netio__proxy_block(out);
+    out[15] = (uint8_t)block;
+    for (size_t i = 0; i < 2; i++) {
+        netio_buf ip = netio_addr_ip(&a[i]);
+        if (ip.len) memcpy(out + 16 + i * ip.len, ip.data, ip.len);
+        else if (block) netio__proxy_put_path(out + 16 + i * 108, &a[i]);
+        ports[2 * i] = (uint8_t)(netio_addr_port(&a[i]) >> 8);
+        ports[2 * i + 1] = (uint8_t)(netio_addr_port(&a[i]) & 255);
+    }
+    if (block == 12 || block == 36) memcpy(out + 16 + block - 4, ports, 4);
+    return 16 + block;
+}
+
+NETIO_API ptrdiff_t netio_proxy_write(void *buf, size_t cap, int version, const netio_addr *src,
+                                      const netio_addr *dst)
+{
+    netio_addr a[2];
+    uint8_t out[232];
+    memset(a, 0, sizeof a);
+    int family = netio__proxy_match(a, src, dst);
+    if (family < 0 || (version != 1 && version != 2)) return NETIO_EINVAL;
+    size_t n = version == 1 ? netio__proxy_write_v1((char *)out, sizeof out, family, a)
+                            : netio__proxy_write_v2(out, family, a);
+    if (cap < n) return NETIO_ENOSPC;
+    memcpy(buf, out, n);
+    return (ptrdiff_t)n;
+}
+
+NETIO_API ptrdiff_t netio_proxy_add_tlv(void *buf, size_t cap, size_t len, int type,
+                                        const void *value, size_t value_len)
+{
+    uint8_t *p = (uint8_t *)buf;
+    size_t at = 0, add = type == NETIO_PROXY_CRC32C ? 4 : value_len;
+    uint32_t sum = 0;
+    if (len < 16 || memcmp(p, netio__proxy_signature, 12) != 0 || !netio__proxy_block(p) ||
+        netio__proxy_length(p) != len || type < 0 || type > 255)
+        return NETIO_EINVAL;
+    if (add > NETIO_PROXY_MAX || len + 3 + add > NETIO_PROXY_MAX) return NETIO_EMSGSIZE;
+    if (cap < len + 3 + add) return NETIO_ENOSPC;
+    p[len] = (uint8_t)type;
+    netio__frame_put_uint(p + len + 1, 2, false, add);
+    if (type == NETIO_PROXY_CRC32C) memset(p + len + 3, 0, 4);
+    else if (add) memcpy(p + len + 3, value, add);
+    len += 3 + add;
+    netio__frame_put_uint(p + 14, 2, false, len - 16);
+    if (netio__proxy_sum(p, len, &at, &sum) > 0) netio__frame_put_uint(p + at, 4, false, sum);
+    return (ptrdiff_t)len;
+}
+#endif // NETIO_NO_PROXY
+
+#ifndef NETIO_NO_SOCKS
+//================================================================================================
+// >>tunnel.c
+//
+// All that may be sent is made at the start, in up to three pieces one behind the other; an answer
+// lets the next piece go. Answers are read byte by byte, so that not one too many is taken.
+//
+//   SOCKS5:  METHOD --user wanted--> USER --> REPLY --> OPEN        CONNECT:  HEAD --> OPEN
+//            METHOD --none--> REPLY
+//================================================================================================
+
+enum {
+    NETIO__TUNNEL_METHOD,
+    NETIO__TUNNEL_USER,
+    NETIO__TUNNEL_REPLY,
+    NETIO__TUNNEL_HEAD,
+    NETIO__TUNNEL_OPEN
+};
+
+typedef struct netio__tunnel_user { // "" and 0 if there is none
+    char name[256], password[256];
+    size_t name_len, password_len;
+} netio__tunnel_user;
+
+// Let piece `i` go.
+static void netio__tunnel_go(netio_tunnel *t, size_t i)
+{
+    t->out_at = i ? t->out_len[i - 1] : 0;
+    t->out_end = t->out_len[i];
+}
+
+static void netio__tunnel_put(netio_tunnel *t, const void *data, size_t len)
+{
+    NETIO_ASSERT(len <= sizeof t->out - t->out_end);
+    memcpy(t->out + t->out_end, data, len);
+    t->out_end += len;
+}
+
+static void netio__tunnel_put_byte(netio_tunnel *t, size_t value)
+{
+    uint8_t c = (uint8_t)value;
+    netio__tunnel_put(t, &c, 1);
+}
+
+// "us%65r" up to its end. Returns the length; NETIO_EINVAL, NETIO_ENAMETOOLONG.
+static ptrdiff_t netio__tunnel_decode(char out[256], const char *p, size_t len)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < len; i++, n++) {
+        if (n == 255) return NETIO_ENAMETOOLONG;
+        out[n] = p[i];
+        if (p[i] != '%') continue;
+        int high = len - i > 2 ? netio__hex_digit(p[i + 1]) : -1;
+        int low = len - i > 2 ? netio__hex_digit(p[i + 2]) : -1;
+        if (high < 0 || low < 0) return NETIO_EINVAL;
+        out[n] = (char)(high * 16 + low);
+        i += 2;
+    }
+    return (ptrdiff_t)n;
+}
+
+// "user:password@" at the front of *text, which moves behind it.
+static int netio__tunnel_read_user(netio__tunnel_user *u, const char **text)
+{
+    const char *p = *text, *end = strrchr(p, '@');
+    memset(u, 0, sizeof *u);
+    if (!end) return 0;
+    *text = end + 1;
+    const char *colon = (const char *)memchr(p, ':', (size_t)(end - p));
+    if (!colon) return NETIO_EINVAL;
+    ptrdiff_t name = netio__tunnel_decode(u->name, p, (size_t)(colon - p));
+    ptrdiff_t password = netio__tunnel_decode(u->password, colon + 1, (size_t)(end - colon) - 1);
+    if (name <= 0 || password < 0)
+        return name < 0 ? (int)name : password < 0 ? (int)password : (int)NETIO_EINVAL;
+    u->name_len = (size_t)name;
+    u->password_len = (size_t)password;
+    return 0;
+}
+
+// --- SOCKS5: RFC 1928, RFC 1929 ----------------------------------------------------------------
+
+static void netio__tunnel_socks(netio_tunnel *t, const netio__tunnel_user *u, netio_buf ip,
+                                netio_buf host, uint16_t port)
+{
+    bool user = u->name_len > 0;
+    netio__tunnel_put(t, "\5\2\0\2", user ? 4 : 0);
+    netio__tunnel_put(t, "\5\1\0", user ? 0 : 3);
+    t->out_len[0] = t->out_end;
+    netio__tunnel_put_byte(t, 1);
+    netio__tunnel_put_byte(t, u->name_len);
+    netio__tunnel_put(t, u->name, u->name_len);
+    netio__tunnel_put_byte(t, u->password_len);
+    netio__tunnel_put(t, u->password, u->password_len);
+    t->out_len[1] = t->out_end;
+    t->user = user;
+    netio__tunnel_put(t, "\5\1\0", 3);
+    netio__tunnel_put_byte(t, ip.len == 4 ? 1 : ip.len ? 4 : 3);
+    if (ip.len == 0) netio__tunnel_put_byte(t, host.len);
+    netio__tunnel_put(t, ip.len ? ip.data : host.data, ip.len ? ip.len : host.len);
+    netio__tunnel_put_byte(t, port >> 8);
+    netio__tunnel_put_byte(t, port & 255u);
+    t->out_len[2] = t->out_end;
+}
+
+static int netio__tunnel_refusal(uint8_t reply) // RFC 1928 section 6
+{
+    static const int errors[9] = {0,
+                                  NETIO_EIO,
+                                  NETIO_EACCES,
+                                  NETIO_ENETUNREACH,
+                                  NETIO_EHOSTUNREACH,
+                                  NETIO_ECONNREFUSED,
+                                  NETIO_ETIMEDOUT,
+                                  NETIO_ENOTSUP,
+                                  NETIO_EAFNOSUPPORT};
+    return reply < 9 ? errors[reply] : (int)NETIO_EPROTO;
+}
+
+static int netio__tunnel_method(netio_tunnel *t)
+{
+    if (t->in[0] != 5) return NETIO_EPROTO;
+    if (t->in_len < 2) return 0;
+    if (t->in[1] == 0xFF || (t->in[1] == 2 && !t->user)) return NETIO_EACCES;
+    if (t->in[1] != 0 && t->in[1] != 2) return NETIO_EPROTO;
+    t->step = t->in[1] ? NETIO__TUNNEL_USER : NETIO__TUNNEL_REPLY;
+    netio__tunnel_go(t, t->in[1] ? 1 : 2);
+    return 1;
+}
+
+static int netio__tunnel_verdict(netio_tunnel *t)
+{
+    if (t->in[0] != 1) return NETIO_EPROTO;
+    if (t->in_len < 2) return 0;
+    if (t->in[1] != 0) return NETIO_EACCES;
+    t->step = NETIO__TUNNEL_REPLY;
+    netio__tunnel_go(t, 2);
+    return 1;
+}
+
+static int netio__tunnel_reply(netio_tunnel *t)
+{
+    const uint8_t *p = t->in;
+    size_t n = t->in_len, need;
+    if (p[0] != 5) return NETIO_EPROTO;
+    if (n > 1 && p[1]) return netio__tunnel_refusal(p[1]); // some close without the rest
+    if (n > 2 && p[2]) return NETIO_EPROTO;
+    if (n > 3 && p[3] != 1 && p[3] != 3 && p[3] != 4) return NETIO_EPROTO;
+    if (n < 5) return 0;
+    need = p[3] == 1 ? 10 : p[3] == 4 ? 22 : (size_t)7 + p[4];
+    if (n < need) return 0;
+    t->step = NETIO__TUNNEL_OPEN;
+    return 1;
+}
+
+// --- HTTP CONNECT: RFC 9110 section 9.3.6 ------------------------------------------------------
+
+#ifndef NETIO_NO_HTTP
+static int netio__tunnel_connect(netio_tunnel *t, const netio__tunnel_user *u, const char *target)
+{
+    char plain[512], basic[700], head[sizeof t->out];
+    size_t cap = sizeof head, at = 0, n = u->name_len;
+    if (memchr(u->name, ':', n) || !netio__http_is_text(u->name, n) ||
+        !netio__http_is_text(u->password, u->password_len))
+        return NETIO_EINVAL;
+    at = netio__text_z(head, cap, at, "CONNECT ");
+    at = netio__text_z(head, cap, at, target);
+    at = netio__text_z(head, cap, at, " HTTP/1.1\r\nHost: ");
+    at = netio__text_z(head, cap, at, target);
+    if (n) {
+        memcpy(plain, u->name, n);
+        plain[n++] = ':';
+        memcpy(plain + n, u->password, u->password_len);
+        netio_base64_encode(basic, sizeof basic, plain, n + u->password_len);
+        at = netio__text_z(head, cap, at, "\r\nProxy-Authorization: Basic ");
+        at = netio__text_z(head, cap, at, basic);
+    }
+    at = netio__text_z(head, cap, at, "\r\n\r\n");
+    netio__tunnel_put(t, head, at);
+    t->out_len[0] = t->out_end;
+    t->step = NETIO__TUNNEL_HEAD;
+    return 0;
+}
+
+static int netio__tunnel_status(int status)
+{
+    switch (status) {
+    case 401:
+    case 403:
+    case 407: return NETIO_EACCES;
+    case 405:
+    case 501: return NETIO_ENOTSUP;
+    case 502:
+    case 503: return NETIO_EHOSTUNREACH;
+    case 504: return NETIO_ETIMEDOUT;
+    default: return status == 101 || status >= 300 ? (int)NETIO_ECONNREFUSED : 1;
+    }
+}
+
+// What the fields say of a body does not count here, so they are checked and no more.
+static int netio__tunnel_head(netio_tunnel *t)
+{
+    netio_http_head head;
+    netio_buf line;
+    const char *p = (const char *)t->in;
+    size_t n = t->in_len, last = n - 1, at = 0;
+    if (memcmp(p, "HTTP/1.", n < 7 ? n : 7) != 0) return NETIO_EPROTO;
+    int r = netio__http_scan(&last, &t->scan, t->in, n);
+    if (r <= 0) return r == 0 && n == sizeof t->in ? (int)NETIO_EMSGSIZE : r;
+    if (!netio__http_line(&line, p, n, &at) || !netio__http_status_line(&head, p, line.len) ||
+        !netio__http_fields_ok(p + at, n - 2 - at))
+        return NETIO_EPROTO;
+    r = netio__tunnel_status(head.status);
+    if (r > 0 && head.status >= 200) t->step = NETIO__TUNNEL_OPEN; // 100 or 103 may come before
+    return r;
+}
+#else
+static int netio__tunnel_connect(netio_tunnel *t, const netio__tunnel_user *u, const char *target)
+{
+    (void)t, (void)u, (void)target;
+    return NETIO_ENOTSUP;
+}
+
+static int netio__tunnel_head(netio_tunnel *t)
+{
+    (void)t;
+    return NETIO_ENOTSUP;
+}
+#endif
+
+// --- both --------------------------------------------------------------------------------------
+
+// "host:port" of something that can be connected to. `ip` is empty for a name.
+static int netio__tunnel_target(const char *text, netio_addr *a, netio_buf *ip, netio_buf *host,
+                                uint16_t *port)
+{
+    char name[256];
+    netio_buf number;
+    size_t len = strlen(text);
+    memset(ip, 0, sizeof *ip);
+    int err = netio_addr_split(host, &number, text, len);
+    if (err < 0) return err;
+    if (!netio__parse_port(port, (const char *)number.data, number.len)) return NETIO_EINVAL;
+    if (netio_addr_parse(a, text, len) == 0) {
+        *ip = netio_addr_ip(a);
+        return ip->len && !(netio_addr_class(a) & NETIO_ADDR_ANY) && !netio_addr_scope(a)
+                   ? 0
+                   : NETIO_EINVAL;
+    }
+    if (text[0] == '[') return NETIO_EINVAL;
+    if (!netio__copy_text(name, sizeof name, host)) return NETIO_ENAMETOOLONG;
+    for (size_t i = 0; i < host->len; i++)
+        if ((unsigned char)name[i] > 126) return NETIO_EINVAL; // neither protocol has a way for it
+    return netio__host_ok(name) ? 0 : NETIO_EINVAL;
+}
+
+NETIO_API int netio_tunnel_init(netio_tunnel *t, const char *proxy, const char *target)
+{
+    bool socks = strncmp(proxy, "socks5://", 9) == 0;
+    const char *address = strstr(proxy, "://");
+    netio__tunnel_user user;
+    netio_addr a;
+    netio_buf ip, host, proxy_host, proxy_port;
+    uint16_t port = 0;
+    if (!address) return NETIO_EINVAL;
+    if (!socks && strncmp(proxy, "http://", 7) != 0) return NETIO_ENOTSUP;
+    address += 3;
+    memset(t, 0, sizeof *t);
+    int err = netio__tunnel_read_user(&user, &address);
+    if (err == 0) err = netio__tunnel_target(target, &a, &ip, &host, &port);
+    if (err == 0) err = netio_addr_split(&proxy_host, &proxy_port, address, strlen(address));
+    if (err < 0) return err;
+    if (strlen(address) >= sizeof t->address) return NETIO_ENAMETOOLONG;
+    memcpy(t->address, address, strlen(address) + 1);
+    if (socks) netio__tunnel_socks(t, &user, ip, host, port);
+    else err = netio__tunnel_connect(t, &user, target);
+    netio__tunnel_go(t, 0);
+    return err;
+}
+
+NETIO_API netio_buf netio_tunnel_output(netio_tunnel *t)
+{
+    netio_buf out;
+    out.data = t->out + t->out_at;
+    out.len = t->out_end - t->out_at;
+    t->out_at = t->out_end;
+    return out;
+}
+
+static int netio__tunnel_step(netio_tunnel *t)
+{
+    switch (t->step) {
+    case NETIO__TUNNEL_METHOD: return netio__tunnel_method(t);
+    case NETIO__TUNNEL_USER: return netio__tunnel_verdict(t);
+    case NETIO__TUNNEL_REPLY: return netio__tunnel_reply(t);
+    default: return netio__tunnel_head(t);
+    }
+}
+
+NETIO_API int netio_tunnel_input(netio_tunnel *t, const void *data, size_t len, size_t *used)
+{
+    const uint8_t *p = (const uint8_t *)data;
+    *used = 0;
+    while (t->err == 0 && t->step != NETIO__TUNNEL_OPEN && *used < len) {
+        t->in[t->in_len++] = p[(*used)++];
+        int r = netio__tunnel_step(t);
+        if (r != 0) t->in_len = 0; // the next answer begins
+        if (r < 0) t->err = r;
+    }
+    return t->err ? t->err : t->step == NETIO__TUNNEL_OPEN;
+}
+#endif // NETIO_NO_SOCKS
+#endif // NETIO_NO_FRAME
+
 #if NETIO__HAS_LOOP
 //================================================================================================
 // >>loop.c
@@ -10719,17 +14458,18 @@ static BOOL WINAPI netio__signal_handler(DWORD event)
     return e.used;
 }
 
+// Installed once and for good: what nobody has started it passes on. (Taking it out would wait for
+// the system's lock, which is held while a handler runs, and that may wait for ours.)
 static int netio__os_signal_start(int signum)
 {
+    static bool installed;
     if (signum != 2 && signum != 15 && signum != 21) return NETIO_EINVAL;
-    return SetConsoleCtrlHandler(netio__signal_handler, TRUE) ? 0 : netio__os_fail();
+    if (!installed && !SetConsoleCtrlHandler(netio__signal_handler, TRUE)) return netio__os_fail();
+    installed = true;
+    return 0;
 }
 
-static void netio__os_signal_stop(int signum)
-{
-    (void)signum; // added once for each that was started
-    SetConsoleCtrlHandler(netio__signal_handler, FALSE);
-}
+static void netio__os_signal_stop(int signum) { (void)signum; }
 #else
 static void netio__signal_handler(int signum)
 {
@@ -10822,7 +14562,7 @@ static void netio__signal_leave(netio__signal *s)
 {
     netio__os_lock(&netio__signal_lock);
     netio__os_signal_stop(s->signum);
-    netio__signals[s->signum].used = false;
+    netio__signals[s->signum].used = false; // after the handler, which may still run
     netio__os_unlock(&netio__signal_lock);
 }
 
@@ -11189,7 +14929,6 @@ enum { // flags of a connection
     NETIO__CLOSE_ASKED = 2097152,   // while dialing or opening
     NETIO__RESET = 4194304,         // to be closed with RST
     NETIO__LIMITED = 8388608,       // counted in its gate
-    NETIO__DETACHED = 16777216,     // the socket was given back
     NETIO__CLOSED = 33554432,       // the engine was told to close
     NETIO__LINGERS = 67108864,      // refused, and told so
     NETIO__SHARED = 134217728,      // its socket may have duplicates
@@ -11208,6 +14947,8 @@ typedef struct netio__gate {
     struct netio__host *hosts; // connections by address, if they are limited
     size_t host_count, host_cap;
     char *refusal;
+    netio_cidr *trusted; // whose PROXY headers are believed; NULL: none are asked for
+    size_t trusted_count;
     bool (*on_accept)(void *user, const netio_addr *peer);
     void (*on_refused)(void *user, const netio_addr *peer, const netio_error *why);
     void *user;
@@ -11218,6 +14959,7 @@ typedef struct netio__shape {
     size_t refs;
     netio__gate *gate; // NULL: dialed or adopted
     netio_filter filter;
+    netio_framing framing;
     int timeout_ms[NETIO_TIMEOUT_CLOSE + 1]; // by NETIO_TIMEOUT_*; -1: never
     size_t drain_max, queue_max, high, low, read_rate, write_rate;
     bool read_always;
@@ -11251,7 +14993,7 @@ struct netio__relay { // of one side
 };
 
 typedef struct netio__cold {
-    netio_error error; // err 0: made from the connection's fields when asked for
+    netio_error *error; // of a filter; NULL: made from the connection's fields when asked for
     netio__dial *dial;
     netio_filter_io *inner, *outer;   // filters: nearest to the handler, to the wire
     size_t plain;                     // written by the handler and not sent, with filters
@@ -11263,10 +15005,11 @@ typedef struct netio__cold {
     uint64_t drained;     // while closing
     uint64_t deadline_us; // of a dial, to on_open
     netio__relay *relay;
-    netio_addr peer; // dialed to, or learnt when accepted; zero: ask
-    uint64_t host;   // in the gate's table; 0: not counted
-    unsigned found;  // of an adopted socket
-    char name[256];  // dialed host
+    struct netio__framed *framed; // NULL: no framing
+    netio_addr peer;              // dialed to, or learnt when accepted; zero: ask
+    uint64_t host;                // in the gate's table; 0: not counted
+    unsigned found;               // of an adopted socket
+    char *name;                   // dialed host; NULL: none
 } netio__cold;
 
 typedef struct netio__conn {
@@ -11298,6 +15041,7 @@ struct netio_filter_io {
 
 static netio_handler netio__no_handler;     // all zero, never written
 static netio_conn_opts netio__no_conn_opts; // all zero, never written
+static netio_framing netio__no_framing;
 
 static netio_conn netio__conn_handle(const netio__conn *c)
 {
@@ -11368,6 +15112,7 @@ static void netio__gate_unref(netio__gate *gate)
     if (!gate || --gate->refs > 0) return;
     NETIO_FREE(gate->hosts);
     NETIO_FREE(gate->refusal);
+    NETIO_FREE(gate->trusted);
     NETIO_FREE(gate);
 }
 
@@ -11390,12 +15135,16 @@ static int netio__shape_make(netio__shape **out, const netio_conn_opts *o, netio
     size_t high = netio__size_or(o->high_mark, max < 64 * 1024 ? max : 64 * 1024);
     size_t low = netio__size_or(o->low_mark, high / 4);
     if (!netio__marks_ok(high, low, max)) return NETIO_EINVAL;
+    netio_decoder probe;
+    int err = o->framing.format ? netio_decoder_init(&probe, o->framing, NULL, 0) : 0;
+    if (err < 0) return err;
     netio__shape *shape = (netio__shape *)NETIO_MALLOC(sizeof *shape);
     if (!shape) return NETIO_ENOMEM;
     memset(shape, 0, sizeof *shape);
     shape->refs = 1;
     shape->gate = gate;
     if (gate) gate->refs++;
+    shape->framing = o->framing;
     shape->filter = o->filter;
     netio__filter_ref(o->filter);
     shape->timeout_ms[NETIO_TIMEOUT_IDLE] = netio__or_default(o->idle_timeout_ms, -1);
@@ -11589,7 +15338,7 @@ static uint64_t netio__conn_deadline(const netio__conn *c, int *which)
     *which = 0;
     if (c->state == NETIO__OVER) return best;
     if (c->state <= NETIO__OPENING) {
-        if (c->flags & NETIO__DIALED)
+        if ((c->flags & NETIO__DIALED) && c->cold && c->cold->deadline_us)
             netio__sooner_us(&best, which, netio__dial_deadline(c), NETIO_TIMEOUT_CONNECT);
         else
             netio__sooner_us(
@@ -11642,8 +15391,8 @@ static void netio__dial_stop(netio__conn *c, int err);
 static void netio__conn_end(netio__conn *c, int err, int stage)
 {
     if (c->state == NETIO__OVER) return;
-    c->os_code = err < 0 ? netio__os_error() : 0;
     if (c->err == 0) {
+        c->os_code = err < 0 ? netio__os_error() : 0;
         c->err = (int16_t)err;
         c->stage = (uint8_t)stage;
     }
@@ -11679,12 +15428,15 @@ static void netio__conn_count_end(netio__conn *c)
         to[i]->closed += (c->flags & NETIO__HANDED) != 0;
         if (c->err == NETIO_ETIMEDOUT) to[i]->timeouts++;
         else if (c->err == NETIO_ECONNRESET || c->err == NETIO_EPIPE) to[i]->resets++;
-        else if (c->err < 0) to[i]->other_errors++;
+        else if (c->err == NETIO_EMSGSIZE || c->err == NETIO_ENOBUFS) to[i]->limit_errors++;
+        else if (c->err <= NETIO_EPROTO && c->err > NETIO_EIO) to[i]->protocol_errors++;
+        else if (c->err < 0 && c->err != NETIO_ECANCELED) to[i]->other_errors++;
     }
 }
 
 static void netio__dial_free(netio__conn *c);
 static void netio__filters_free(netio__conn *c);
+static void netio__framed_free(netio__conn *c);
 static void netio__relay_end(netio__conn *c);
 static void netio__gate_leave(netio__conn *c);
 static void netio__refused(netio__conn *c);
@@ -11695,7 +15447,10 @@ static void netio__cold_free(netio__conn *c)
     if (!c->cold) return;
     netio__dial_free(c);
     netio__filters_free(c);
+    netio__framed_free(c);
     NETIO_FREE(c->cold->kept);
+    NETIO_FREE(c->cold->error);
+    NETIO_FREE(c->cold->name);
     NETIO_FREE(c->cold);
     c->cold = NULL;
 }
@@ -11768,6 +15523,7 @@ static void netio__level_fell(netio__conn *c)
     if (!(c->flags & NETIO__DRAIN_DUE) || netio__level(c) > enough) return;
     c->flags &= ~(uint32_t)(NETIO__CONGESTED | NETIO__DRAIN_DUE | NETIO__DRAIN_EMPTY);
     c->flags |= NETIO__TELL_DRAIN;
+    if (c->cold && c->cold->framed) c->flags |= NETIO__TELL_KEPT; // frames that wait
     netio__work(&c->node);
 }
 
@@ -11854,9 +15610,28 @@ static void netio__sent_some(netio__conn *c, size_t n)
 
 static void netio__send_failed(netio__conn *c, int err)
 {
-    // What the peer sent before it left may still lie in the socket, but nobody may answer any more:
-    // the end is told by reading, unless nothing is read.
-    netio__conn_end(c, err, NETIO_STAGE_WRITE);
+    bool left = err == NETIO_EPIPE || err == NETIO_ECONNRESET;
+    if (!left || c->state != NETIO__OPEN || (c->cold && c->cold->relay) ||
+        (c->flags & (NETIO__WIRE_EOF | NETIO__PAUSED))) {
+        netio__conn_end(c, err, NETIO_STAGE_WRITE);
+        return;
+    }
+    // What the peer sent before it left lies in the socket still (an answer that came early): nothing
+    // is sent any more, and reading tells the end.
+    c->err = (int16_t)err;
+    c->stage = NETIO_STAGE_WRITE;
+    c->os_code = netio__os_error();
+    c->flags |= NETIO__SHUT | NETIO__FIN_SENT;
+    c->flags &= ~(uint32_t)(NETIO__BLOCKED | NETIO__CONGESTED | NETIO__DRAIN_DUE);
+    netio__chunks_drop(c->node.loop, c->out);
+    c->out = NULL;
+    c->queued = 0;
+    if (c->cold) {
+        netio__chunks_drop(c->node.loop, c->cold->later);
+        c->cold->later = NULL;
+        c->cold->plain = 0;
+    }
+    netio__work(&c->node);
 }
 
 // What `n`, a result of the engine, means for the connection. Whether to go on sending.
@@ -11896,7 +15671,7 @@ static bool netio__send_file_piece(netio__conn *c, size_t room)
     netio__chunk *k = c->out;
     netio_loop *loop = c->node.loop;
     uint64_t want = k->file_len < room ? k->file_len : room;
-    if (want > 0x40000000) want = 0x40000000;
+    if (want > loop->opts.turn_budget) want = loop->opts.turn_budget;
     ptrdiff_t n = want ? netio__ops(&c->node)->send_file(&c->node, k->file, k->file_off, want) : 0;
     if (n == NETIO_ENOTSUP) { // through memory: 16 KiB become a chunk before it
         netio__chunk *piece = netio__chunk_make(loop, NETIO__CHUNK_LARGE);
@@ -11931,11 +15706,16 @@ static void netio__pump(netio__conn *c);
 static void netio__relay_push(netio__conn *c);
 static bool netio__filters_ready(const netio__conn *c);
 
-static void netio__send_queue(netio__conn *c)
+static void netio__send_queue(netio__conn *c, uint64_t until)
 {
     while (c->out && netio__may_send(c)) {
         size_t want, room = netio__rate_room(c, false);
         if (room == 0) break;
+        if (c->bytes_out >= until) { // others wait, too: the engine says when to go on
+            c->flags |= NETIO__BLOCKED;
+            netio__conn_arm(c);
+            break;
+        }
         if (!c->out->data) {
             if (c->out->file_len && !netio__send_file_piece(c, room)) break;
             if (c->out && !c->out->data && c->out->file_len == 0)
@@ -11988,10 +15768,11 @@ static bool netio__flush_plain(netio__conn *c)
 static void netio__conn_flush(netio__conn *c)
 {
     if (netio__is_plain(c) && netio__flush_plain(c)) return;
+    uint64_t until = c->bytes_out + c->node.loop->opts.turn_budget;
     do {
         netio__pump(c);
         if (c->cold && c->cold->relay) netio__relay_push(c->cold->relay->peer);
-        netio__send_queue(c);
+        netio__send_queue(c, until);
     } while (netio__more_later(c));
     if (c->state != NETIO__OVER) netio__level_fell(c);
     if (!netio__owes(c) && !(c->cold && c->cold->later)) netio__send_fin(c);
@@ -12132,7 +15913,7 @@ static void netio__conn_fail(netio__conn *c, int err, int stage)
 
 static bool netio__nothing_written(const netio__conn *c)
 {
-    return !netio__owes(c) && !(c->cold && c->cold->plain);
+    return !netio__owes(c) && !(c->cold && (c->cold->plain || c->cold->later));
 }
 
 NETIO_API int netio_conn_close(netio_conn h)
@@ -12157,6 +15938,10 @@ NETIO_API int netio_conn_abort(netio_conn h)
 {
     netio__conn *c = netio__conn_live(h);
     if (!c) return NETIO_ESTALE;
+    netio_addr peer; // which on_close may want to know
+    if (c->handler->on_close && netio__has_end(c) && netio__cold_of(c) && !c->cold->peer.len &&
+        netio__ops(&c->node)->name(&c->node, &peer, true) == 0)
+        c->cold->peer = peer;
     netio__os_set_error(0);
     netio__conn_end(c, NETIO_ECONNABORTED, NETIO_STAGE_NONE);
     netio__dial_free(c);
@@ -12240,6 +16025,10 @@ static int netio__keep(netio__conn *c, const void *data, size_t len)
 }
 
 static void netio__relay_data(netio__conn *c, const void *data, size_t len);
+static void netio__frames(netio__conn *c, const void *data, size_t len);
+static bool netio__frames_end(netio__conn *c);
+static bool netio__frames_wait(const netio__conn *c);
+static int netio__frames_restart(netio__conn *c);
 
 // Runs on_data; `kept` of the last bytes were not taken.
 static size_t netio__lend(netio__conn *c, const void *data, size_t len)
@@ -12247,6 +16036,10 @@ static size_t netio__lend(netio__conn *c, const void *data, size_t len)
     netio_loop *loop = c->node.loop;
     if (c->cold && c->cold->relay) {
         netio__relay_data(c, data, len);
+        return 0;
+    }
+    if (c->cold && c->cold->framed) {
+        netio__frames(c, data, len);
         return 0;
     }
     if (!c->handler->on_data) return 0;
@@ -12263,6 +16056,7 @@ static size_t netio__lend(netio__conn *c, const void *data, size_t len)
         c->cold->kept_raw = true;
         c->flags |= NETIO__TELL_KEPT;
     }
+    if (loop->kept && c->cold->framed) c->flags |= NETIO__TELL_KEPT; // read as frames from now on
     return loop->kept;
 }
 
@@ -12387,6 +16181,7 @@ static void netio__tell_eof(netio__conn *c)
 
 static int netio__hand_end(netio__conn *c)
 {
+    if (c->state == NETIO__OPENING) return NETIO_ETRUNCATED; // in the middle of a handshake
     c->flags |= NETIO__EOF;
     netio__work(&c->node);
     return 0;
@@ -12412,6 +16207,8 @@ static void netio__ended(netio__node *node)
     int err =
         c->cold && c->cold->outer ? netio__filter_take_end(c->cold->outer) : netio__hand_end(c);
     if (err < 0) netio__conn_fail(c, err, NETIO_STAGE_READ);
+    else if (c->state == NETIO__OPENING && !netio__filters_ready(c)) // nothing can come any more
+        netio__conn_end(c, NETIO_ETRUNCATED, NETIO_STAGE_HANDSHAKE);
 }
 
 static void netio__failed(netio__node *node, int err)
@@ -12527,6 +16324,7 @@ NETIO_API int netio_filter_deliver_end(netio_filter_io *io)
 static int netio__wire_put(netio__conn *c, const netio_buf *bufs, size_t count, size_t skip,
                            size_t len)
 {
+    if (c->flags & NETIO__FIN_SENT) return 0; // nobody takes it
     int err = netio__chunks_put(c->node.loop, &c->out, &c->out_last, bufs, count, skip, len);
     if (err < 0) return err;
     if (c->queued == 0) c->progress = netio__tick(c->node.loop);
@@ -12731,9 +16529,10 @@ NETIO_API int netio_conn_add_filter(netio_conn h, netio_filter f)
     if (!c) return NETIO_ESTALE;
     if (!f.ops) return NETIO_EINVAL;
     netio_loop *loop = c->node.loop;
-    if (f.ops->from_clean && (netio__kept_len(c) || (loop->lending == &c->node && loop->kept)))
-        return NETIO_EPROTO;
-    int err = netio__filter_push(c, f);
+    bool kept = netio__kept_len(c) || (loop->lending == &c->node && loop->kept);
+    if (f.ops->from_clean && (kept || netio__frames_wait(c))) return NETIO_EPROTO;
+    int err = c->cold && !c->cold->outer ? netio__frames_restart(c) : 0;
+    if (err == 0) err = netio__filter_push(c, f);
     if (err < 0 || c->state == NETIO__DIALING) return err; // then opened with the connection
     netio__filter_open(c->cold->outer);                    // its failure is told by on_close
     if (c->cold->kept_raw) c->flags |= NETIO__TELL_KEPT;
@@ -12786,8 +16585,11 @@ static void netio__filter_explain(netio__conn *c)
     if (c->err >= 0) return;
     for (; io; io = io->outer) {
         if (!io->failed || !io->ops->explain) continue;
-        netio_conn_error(netio__conn_handle(c), &c->cold->error);
-        io->ops->explain(io, &c->cold->error);
+        netio_error *error = (netio_error *)NETIO_MALLOC(sizeof *error);
+        if (!error) return;
+        netio_conn_error(netio__conn_handle(c), error);
+        io->ops->explain(io, error);
+        c->cold->error = error;
         return;
     }
 }
@@ -12822,6 +16624,7 @@ static int netio__write_room(netio__conn *c, size_t len)
     if (level == 0 || (len <= max && level <= max - len)) return 0;
     if (c->state == NETIO__OPEN) netio__conn_flush(c);
     if (c->state == NETIO__OVER) return NETIO_ESTALE;
+    if (c->flags & NETIO__SHUT) return NETIO_EPIPE;
     level = netio__level(c);
     if (level == 0 || (len <= max && level <= max - len)) return 0;
     c->flags |= NETIO__CONGESTED | NETIO__DRAIN_DUE;
@@ -12856,13 +16659,12 @@ static int netio__write_filtered(netio__conn *c, const netio_buf *bufs, size_t c
     return err;
 }
 
-static int netio__write(netio__conn *c, const netio_buf *bufs, size_t count)
+// What is within the limits.
+static int netio__write_taken(netio__conn *c, const netio_buf *bufs, size_t count, size_t len)
 {
     netio_loop *loop = c->node.loop;
-    size_t len = netio__bufs_len(bufs, count), sent = 0;
-    if (len == SIZE_MAX) return NETIO_EINVAL;
-    int err = netio__write_room(c, len);
-    if (err < 0 || len == 0) return err;
+    size_t sent = 0;
+    int err = 0;
     if (c->cold && c->cold->inner) {
         err = netio__write_filtered(c, bufs, count, len);
     } else if (len >= NETIO__DIRECT) {
@@ -12870,7 +16672,7 @@ static int netio__write(netio__conn *c, const netio_buf *bufs, size_t count)
         netio__chunk *rest = netio__chunk_make(loop, len);
         if (!rest) return NETIO_ENOMEM;
         netio__write_direct(c, bufs, count, &sent);
-        if (sent < len && c->state != NETIO__OVER) {
+        if (sent < len && c->state != NETIO__OVER && !(c->flags & NETIO__FIN_SENT)) {
             netio__chunk *first = rest, *last = rest;
             netio__chunks_put(loop, &first, &last, bufs, count, sent, len - sent);
             if (c->out) c->out_last->next = rest;
@@ -12887,6 +16689,14 @@ static int netio__write(netio__conn *c, const netio_buf *bufs, size_t count)
     }
     if (err == 0) netio__level_rose(c);
     return err;
+}
+
+static int netio__write(netio__conn *c, const netio_buf *bufs, size_t count)
+{
+    size_t len = netio__bufs_len(bufs, count);
+    if (len == SIZE_MAX) return NETIO_EINVAL;
+    int err = netio__write_room(c, len);
+    return err < 0 || len == 0 ? err : netio__write_taken(c, bufs, count, len);
 }
 
 // A small write of a plain connection, into the chunk that is the queue's last.
@@ -13054,14 +16864,14 @@ static void netio__conn_unmake(netio__conn *c)
 static void netio__conn_opened(netio__conn *c)
 {
     c->state = NETIO__OPEN;
-    c->active = netio__tick(c->node.loop);
+    c->active = c->progress = netio__tick(c->node.loop);
     c->node.loop->stats.opened++;
     if (c->shape->gate) c->shape->gate->stats.opened++;
     c->flags |= NETIO__HANDED;
     netio__work(&c->node);
     netio__conn_arm(c);
     if (c->flags & NETIO__CLOSE_ASKED) netio__conn_close_start(c);
-    else c->flags |= NETIO__TELL_OPEN;
+    else c->flags |= NETIO__TELL_OPEN | NETIO__TELL_KEPT;
 }
 
 // It has its end. Filters first, if there are any.
@@ -13093,7 +16903,8 @@ static uint64_t netio__host_key(const netio_addr *a)
     uint64_t key = 0;
     if (ip.len != 4 && ip.len != 16) return 1; // Unix: all are one host
     for (size_t i = 0; i < (ip.len == 4 ? 4u : 8u); i++) key = key << 8 | p[i];
-    return ip.len == 4 ? key | UINT64_C(1) << 63 | UINT64_C(1) << 32 : key + 2;
+    if (ip.len == 4) key |= UINT64_C(1) << 63 | UINT64_C(1) << 32;
+    return key ? key : 1;
 }
 
 static size_t netio__host_home(const netio__gate *gate, uint64_t key)
@@ -13183,7 +16994,7 @@ typedef struct netio__listener {
     netio__worker **workers; // NULL in the place of this loop itself
     size_t worker_count, next_worker;
     int backoff_ms; // of the pause that lack of descriptors causes; 0: none
-    bool paused, starved, closed, adopted, is_twin;
+    bool paused, starved, closed, is_twin;
 } netio__listener;
 
 typedef struct netio__handover {
@@ -13195,11 +17006,18 @@ typedef struct netio__handover {
 
 static netio__listener *netio__listener_of(netio__node *n) { return (netio__listener *)(void *)n; }
 
+static bool netio__gate_trusts(const netio__gate *gate, const netio_addr *peer)
+{
+    for (size_t i = 0; i < gate->trusted_count; i++)
+        if (netio_cidr_contains(&gate->trusted[i], peer)) return true;
+    return false;
+}
+
 // Whether the addresses of clients are needed as they come.
 static bool netio__wants_peer(netio__node *n)
 {
     const netio__gate *gate = netio__listener_of(n)->shape->gate;
-    return gate->on_accept || gate->on_refused || gate->per_host;
+    return gate->on_accept || gate->on_refused || gate->per_host || gate->trusted;
 }
 
 static void netio__tell_refused(netio__gate *gate, const netio_addr *peer, int err, int stage)
@@ -13256,6 +17074,9 @@ static void netio__refuse(netio_loop *loop, netio__shape *shape, netio__io io,
     netio__conn_close_start(c);
 }
 
+static int netio__proxy_push(netio__conn *c);
+static int netio__framing_start(netio__conn *c);
+
 // Limits, then a connection.
 static void netio__admit(netio_loop *loop, netio__shape *shape, const netio_handler *handler,
                          netio__io io, const netio_addr *peer)
@@ -13266,14 +17087,17 @@ static void netio__admit(netio_loop *loop, netio__shape *shape, const netio_hand
     if (gate->open >= gate->open_max && !netio__closing_reset(loop, gate)) err = NETIO_EBUSY;
     if (err == 0 && gate->on_accept && !gate->on_accept(gate->user, peer)) err = NETIO_EACCES;
     if (err == 0 && (loop->finishing || loop->destroying)) err = NETIO_ECANCELED;
+    if (err == 0 && gate->trusted && !netio__gate_trusts(gate, peer)) err = NETIO_EACCES;
     if (err == 0 && gate->per_host) {
         host = netio__host_key(peer);
         err = netio__host_enter(gate, host);
         if (err < 0) host = 0; // not counted
     }
     netio__conn *c = err < 0 ? NULL : netio__conn_make(loop, shape, handler, gate->user);
-    if (c && (host || shape->filter.ops) && !netio__cold_of(c)) err = NETIO_ENOMEM;
+    if (c && host && !netio__cold_of(c)) err = NETIO_ENOMEM;
     if (c && err == 0 && shape->filter.ops) err = netio__filter_push(c, shape->filter);
+    if (c && err == 0 && gate->trusted) err = netio__proxy_push(c);
+    if (c && err == 0) err = netio__framing_start(c);
     if (!c && err == 0) err = NETIO_ENOMEM;
     if (err < 0) {
         if (c) netio__conn_unmake(c);
@@ -13392,13 +17216,30 @@ static int netio__gate_make(netio__gate **out, const netio_listener_opts *o)
     return 0;
 }
 
+static int netio__gate_trust(netio__gate *gate, const netio_listener_opts *o)
+{
+    size_t count = o->proxy_trusted_count;
+    if (!o->proxy_protocol) return 0;
+    if (count == 0 || !o->proxy_trusted) return NETIO_EINVAL; // believing anybody is no protection
+    gate->trusted = (netio_cidr *)NETIO_MALLOC(count * sizeof *gate->trusted);
+    if (!gate->trusted) return NETIO_ENOMEM;
+    gate->trusted_count = count;
+    for (size_t i = 0; i < count; i++) {
+        const char *text = o->proxy_trusted[i];
+        int err = netio_cidr_parse(&gate->trusted[i], text, strlen(text));
+        if (err < 0) return err;
+    }
+    return 0;
+}
+
 static int netio__gated_shape(netio__shape **out, const netio_listener_opts *o)
 {
     netio__gate *gate;
     int err = netio__gate_make(&gate, o);
     if (err < 0) return err;
     gate->refs = 1;
-    err = netio__shape_make(out, &o->conn, gate);
+    err = netio__gate_trust(gate, o);
+    if (err == 0) err = netio__shape_make(out, &o->conn, gate);
     netio__gate_unref(gate); // the shape has it
     return err;
 }
@@ -13544,6 +17385,7 @@ static int netio__listener_start(netio_listener *out, netio_loop *loop, const ch
                                  netio_socket s, const netio_handler *handler,
                                  const netio_listener_opts *o)
 {
+    if (o->socket.type && o->socket.type != NETIO_STREAM) return NETIO_EINVAL;
     netio__listener *l = netio__listener_make(loop, handler);
     if (!l) return NETIO_ENOMEM;
     int err = netio__gated_shape(&l->shape, o);
@@ -13553,7 +17395,6 @@ static int netio__listener_start(netio_listener *out, netio_loop *loop, const ch
         if (err == NETIO_ENOTSUP) err = netio__listener_twins(l, address, o);
     } else if (err == 0) {
         l->node.io.socket = s;
-        l->adopted = true;
     }
     if (err == 0) err = netio__ops(&l->node)->want(&l->node, NETIO_EV_READ);
     if (err == 0 && l->twin) err = netio__ops(&l->node)->want(&l->twin->node, NETIO_EV_READ);
@@ -13931,15 +17772,22 @@ static int netio__dial_ask(netio__conn *c, const char *address)
 }
 
 // The host of "host:port", for filters to check.
-static void netio__dial_name(netio__cold *cold, const char *address, const char *name)
+static int netio__dial_name(netio__cold *cold, const char *address, const char *name)
 {
     netio_buf host, port;
     if (name) {
-        netio__text_z(cold->name, sizeof cold->name, 0, name);
-    } else if (netio_addr_split(&host, &port, address, strlen(address)) == 0) {
-        netio__text(cold->name, sizeof cold->name, 0, (const char *)host.data, host.len);
+        host.data = name;
+        host.len = strlen(name);
+    } else if (netio_addr_split(&host, &port, address, strlen(address)) < 0) {
+        return 0; // a path
     }
+    cold->name = (char *)NETIO_MALLOC(host.len + 1);
+    if (!cold->name) return NETIO_ENOMEM;
+    netio__text(cold->name, host.len + 1, 0, (const char *)host.data, host.len);
+    return 0;
 }
+
+static int netio__tunnel_push(netio__conn *c, const char *proxy, const char **address);
 
 static int netio__dial_start(netio__conn *c, const char *address, const netio_dial_opts *o)
 {
@@ -13950,8 +17798,10 @@ static int netio__dial_start(netio__conn *c, const char *address, const netio_di
     cold->deadline_us = o->timeout_ms < 0
                             ? NETIO__NEVER_US
                             : netio__in_ms(c->node.loop, netio__or_default(o->timeout_ms, 30000));
-    netio__dial_name(cold, address, o->server_name);
-    int err = c->shape->filter.ops ? netio__filter_push(c, c->shape->filter) : 0;
+    int err = netio__dial_name(cold, address, o->server_name);
+    if (err == 0 && c->shape->filter.ops) err = netio__filter_push(c, c->shape->filter);
+    if (err == 0) err = netio__framing_start(c);
+    if (err == 0 && o->proxy) err = netio__tunnel_push(c, o->proxy, &address);
     if (err == 0) err = netio__dial_ask(c, address);
     for (size_t i = 0; err == 0 && i < o->socket.fallback_count; i++) {
         int more = netio__dial_ask(c, o->socket.fallback[i]);
@@ -13971,7 +17821,7 @@ NETIO_API int netio_conn_dial(netio_conn *out, netio_loop *loop, const char *add
     netio__shape *shape;
     int type = o->socket.type;
     if (!loop || !address || o->socket.stagger_ms < 0) return NETIO_EINVAL;
-    if (type && type != NETIO_STREAM && type != NETIO_SEQPACKET) return NETIO_EINVAL;
+    if (type && type != NETIO_STREAM) return NETIO_EINVAL; // writes are gathered
     if (o->server_name && strlen(o->server_name) > 255) return NETIO_EINVAL;
     if (loop->destroying || loop->finishing) return NETIO_ECANCELED;
     netio__loop_tick(loop);
@@ -14015,6 +17865,7 @@ static int netio__conn_prepare(netio__conn **out, netio_loop *loop, const netio_
     netio__shape_unref(shape);
     if (!c) return NETIO_ENOMEM;
     if (o->filter.ops) err = netio__filter_push(c, o->filter);
+    if (err == 0) err = netio__framing_start(c);
     if (err == 0) err = netio__keep_unread(c, o);
     if (err < 0) netio__conn_unmake(c);
     else *out = c;
@@ -14054,6 +17905,17 @@ NETIO_API int netio_conn_adopt(netio_conn *out, netio_loop *loop, netio_socket s
     return 0;
 }
 
+static ptrdiff_t netio__frames_detach(netio__conn *c, netio_socket *out, void *unread, size_t cap);
+
+static int netio__detach_end(netio__conn *c, netio_socket *out)
+{
+    int err = netio__ops(&c->node)->detach(&c->node, out);
+    if (err < 0) return err;
+    if (c->flags & NETIO__ADOPTED) netio_release(*out, c->cold->found);
+    c->flags |= NETIO__GONE;
+    return 0;
+}
+
 NETIO_API ptrdiff_t netio_conn_detach(netio_conn h, netio_socket *out, void *unread, size_t cap)
 {
     netio__conn *c = netio__conn_live(h);
@@ -14062,15 +17924,14 @@ NETIO_API ptrdiff_t netio_conn_detach(netio_conn h, netio_socket *out, void *unr
     if (!out || (!unread && cap)) return NETIO_EINVAL;
     if (c->state != NETIO__OPEN || c->out || (c->cold && (c->cold->inner || c->cold->relay)))
         return NETIO_EBUSY;
+    if (c->cold && c->cold->framed) return netio__frames_detach(c, out, unread, cap);
     bool lending = loop->lending == &c->node;
     size_t kept = lending ? loop->kept : netio__kept_len(c);
     if (kept > cap) return NETIO_ENOSPC;
-    int err = netio__ops(&c->node)->detach(&c->node, out);
+    int err = netio__detach_end(c, out);
     if (err < 0) return err;
     if (kept && lending) memcpy(unread, loop->lent_data + loop->lent - kept, kept);
     else if (kept) memcpy(unread, c->cold->kept + c->cold->kept_off, kept);
-    if (c->flags & NETIO__ADOPTED) netio_release(*out, c->cold->found);
-    c->flags |= NETIO__DETACHED | NETIO__GONE;
     netio__conn_end(c, 0, NETIO_STAGE_NONE);
     return (ptrdiff_t)kept;
 }
@@ -14104,7 +17965,6 @@ NETIO_API int netio_conn_pair(netio_conn out[2], netio_loop *loop, const netio_h
             continue;
         }
         c[i]->flags |= NETIO__HANDED | (i == 0 ? (uint32_t)NETIO__DIALED : 0);
-        if (i == 0 && netio__cold_of(c[0])) c[0]->cold->deadline_us = NETIO__NEVER_US;
         netio__conn_begin(c[i]);
         if (out) out[i] = netio__conn_handle(c[i]);
     }
@@ -14158,6 +18018,10 @@ NETIO_API int netio_conn_relay(netio_conn ha, netio_conn hb)
     if (side[0] == side[1] || side[0]->node.loop != side[1]->node.loop) return NETIO_EINVAL;
     if (!netio__cold_of(side[0]) || !netio__cold_of(side[1])) return NETIO_ENOMEM;
     if (side[0]->cold->relay || side[1]->cold->relay) return NETIO_EBUSY;
+    for (int i = 0; i < 2; i++) {
+        int err = netio_conn_set_framing(netio__conn_handle(side[i]), netio__no_framing);
+        if (err < 0) return err;
+    }
     relay[0] = (netio__relay *)NETIO_MALLOC(sizeof *relay[0]);
     relay[1] = (netio__relay *)NETIO_MALLOC(sizeof *relay[1]);
     if (!relay[0] || !relay[1]) {
@@ -14170,7 +18034,7 @@ NETIO_API int netio_conn_relay(netio_conn ha, netio_conn hb)
         relay[i]->pipe[0] = relay[i]->pipe[1] = -1;
         relay[i]->peer = side[1 - i];
         side[i]->cold->relay = relay[i];
-        side[i]->flags &= ~(uint32_t)NETIO__PAUSED;
+        side[i]->flags &= ~(uint32_t)(NETIO__PAUSED | NETIO__EOF_TOLD); // the relay hears it, too
         side[i]->flags |= NETIO__TELL_KEPT;
         netio__work(&side[i]->node);
     }
@@ -14241,7 +18105,8 @@ static void netio__relay_data(netio__conn *c, const void *data, size_t len)
         return;
     }
     if (peer->state >= NETIO__CLOSING) return;
-    int err = netio__write(peer, &buf, 1);
+    // Taken whatever the limit: the source pauses above the mark.
+    int err = peer->flags & NETIO__SHUT ? (int)NETIO_EPIPE : netio__write_taken(peer, &buf, 1, len);
     if (err < 0) netio__conn_end(c, err, NETIO_STAGE_WRITE);
     else if (peer->flags & NETIO__CONGESTED) c->flags |= NETIO__PAUSED;
 }
@@ -14279,6 +18144,8 @@ static void netio__tell_kept(netio__conn *c)
 {
     netio__cold *cold = c->cold;
     c->flags &= ~(uint32_t)NETIO__TELL_KEPT;
+    if (cold && cold->framed && netio__frames_wait(c)) netio__frames(c, NULL, 0);
+    if (c->state >= NETIO__CLOSING || (c->flags & NETIO__PAUSED)) return;
     if (cold && cold->kept_len == 0) cold->kept_raw = false;
     if (!cold || cold->kept_len == 0) return;
     if (!cold->kept_raw) {
@@ -14308,7 +18175,7 @@ static void netio__conn_tell(netio__conn *c)
     if (c->state == NETIO__OPEN && !(c->flags & (NETIO__PAUSED | NETIO__EOF_TOLD)) &&
         (c->flags & NETIO__EOF)) {
         if (netio__kept_len(c)) netio__tell_kept(c); // once more: no more will come
-        if (c->state == NETIO__OPEN && !(c->flags & NETIO__PAUSED)) {
+        if (c->state == NETIO__OPEN && !(c->flags & NETIO__PAUSED) && netio__frames_end(c)) {
             netio__kept_free(c);
             netio__tell_eof(c);
         }
@@ -14335,7 +18202,7 @@ static void netio__conn_work(netio__conn *c)
     if (c->state != NETIO__OVER) netio__conn_tell(c);
     if (c->state >= NETIO__OPEN && c->state <= NETIO__CLOSING) netio__conn_flush(c);
     if (c->state == NETIO__OPEN && (c->flags & NETIO__SHUT) && (c->flags & NETIO__EOF_TOLD) &&
-        netio__nothing_written(c) && !(c->cold && c->cold->later)) {
+        netio__nothing_written(c)) {
         if (c->flags & NETIO__FIN_SENT) netio__conn_end(c, 0, NETIO_STAGE_NONE);
         else netio__conn_close_start(c); // under filters FIN is still to be sent
     }
@@ -14528,7 +18395,7 @@ NETIO_API int netio_conn_local(netio_conn h, netio_addr *out)
 NETIO_API const char *netio_conn_server_name(netio_conn h)
 {
     netio__conn *c = netio__conn_known(h);
-    return c && c->cold ? c->cold->name : "";
+    return c && c->cold && c->cold->name ? c->cold->name : "";
 }
 
 NETIO_API int netio_conn_socket(netio_conn h, netio_socket *out)
@@ -14540,6 +18407,8 @@ NETIO_API int netio_conn_socket(netio_conn h, netio_socket *out)
     if (err == 0) c->flags |= NETIO__SHARED;
     return err;
 }
+
+static void netio__frames_count(const netio__conn *c, netio_stats *out);
 
 NETIO_API int netio_conn_stats(netio_conn h, netio_stats *out)
 {
@@ -14553,6 +18422,7 @@ NETIO_API int netio_conn_stats(netio_conn h, netio_stats *out)
     out->writes = c->writes;
     out->opened_ms = c->opened_us / 1000u;
     out->active_ms = loop->now_us / 1000u - (uint32_t)(netio__tick(loop) - c->active);
+    netio__frames_count(c, out);
     return 0;
 }
 
@@ -14562,13 +18432,13 @@ NETIO_API int netio_conn_error(netio_conn h, netio_error *out)
     netio_addr peer;
     if (!c) return NETIO_ESTALE;
     if (c->err >= 0) return NETIO_ENOENT;
-    if (c->cold && c->cold->error.err) {
-        *out = c->cold->error;
+    if (c->cold && c->cold->error) {
+        *out = *c->cold->error;
         return 0;
     }
     memset(&peer, 0, sizeof peer);
     netio__conn_name(h, &peer, true);
-    const char *name = c->cold && c->cold->name[0] ? c->cold->name : "connection";
+    const char *name = c->cold && c->cold->name ? c->cold->name : "connection";
     netio__error_set(out, c->err, c->stage, c->os_code, &peer, peer.len ? NULL : name);
     out->timeout = c->timeout;
     return 0;
@@ -14598,6 +18468,493 @@ NETIO_API void netio_conn_each(netio_loop *loop, void (*visit)(void *user, netio
 }
 
 //================================================================================================
+// >>framed.c                                        frames on connections, PROXY headers, tunnels
+//
+// With framing a connection has a decoder, and what on_data would get is fed to it. Frames that the
+// handler cannot take yet (it paused, or its queue is high) stay in there. The PROXY header of a
+// listener and the proxy of a dial are filters, nearest to the wire.
+//================================================================================================
+
+typedef struct netio__framed {
+    netio_decoder d;
+    uint64_t in, out;
+    bool running;    // inside netio__frames: what would free the decoder waits for its end
+    bool restart;    // the bytes behind this frame go back into what is kept
+    bool drop;       // and there is no framing any more
+    bool said_close; // WebSocket: a close frame was sent
+} netio__framed;
+
+static int netio__framing_set(netio__conn *c, netio_framing framing)
+{
+    netio__cold *cold = netio__cold_of(c);
+    if (!cold) return NETIO_ENOMEM;
+    netio__framed *f = (netio__framed *)NETIO_MALLOC(sizeof *f);
+    if (!f) return NETIO_ENOMEM;
+    memset(f, 0, sizeof *f);
+    int err = netio_decoder_init(&f->d, framing, NULL, 0);
+    if (err < 0) NETIO_FREE(f);
+    else cold->framed = f;
+    return err;
+}
+
+static int netio__framing_start(netio__conn *c)
+{
+    return c->shape->framing.format ? netio__framing_set(c, c->shape->framing) : 0;
+}
+
+static void netio__framed_free(netio__conn *c)
+{
+    if (!c->cold->framed) return;
+    netio_decoder_free(&c->cold->framed->d);
+    NETIO_FREE(c->cold->framed);
+    c->cold->framed = NULL;
+}
+
+static bool netio__frames_wait(const netio__conn *c)
+{
+    netio_buf rest[2];
+    return c->cold && c->cold->framed && netio_decoder_rest(&c->cold->framed->d, rest) > 0;
+}
+
+// The decoder's bytes go before what is kept; the decoder begins anew, or ends.
+static int netio__framing_settle(netio__conn *c)
+{
+    netio__cold *cold = c->cold;
+    netio__framed *f = cold->framed;
+    netio_buf rest[2];
+    size_t pieces = netio_decoder_rest(&f->d, rest);
+    uint8_t *later = cold->kept;
+    size_t off = cold->kept_off, len = cold->kept_len;
+    int err = 0;
+    cold->kept = NULL;
+    cold->kept_off = cold->kept_len = cold->kept_cap = 0;
+    for (size_t i = 0; i < pieces && err == 0; i++) err = netio__keep(c, rest[i].data, rest[i].len);
+    if (len && err == 0) err = netio__keep(c, later + off, len);
+    NETIO_FREE(later);
+    if (cold->kept_len) c->flags |= NETIO__TELL_KEPT;
+    if (cold->kept_len && f->restart) cold->kept_raw = true; // a filter was put on
+    netio__work(&c->node);
+    f->restart = false;
+    if (f->drop) {
+        netio__framed_free(c);
+        return err;
+    }
+    netio_framing framing = f->d.framing;
+    netio_decoder_free(&f->d);
+    netio_decoder_init(&f->d, framing, NULL, 0);
+    return err;
+}
+
+// The first filter is put on: bytes that were not handed out are to pass it.
+static int netio__frames_restart(netio__conn *c)
+{
+    netio__framed *f = c->cold->framed;
+    if (!f || !netio__frames_wait(c)) return 0;
+    f->restart = true;
+    return f->running ? 0 : netio__framing_settle(c);
+}
+
+NETIO_API int netio_conn_set_framing(netio_conn h, netio_framing framing)
+{
+    netio__conn *c = netio__conn_live(h);
+    if (!c) return NETIO_ESTALE;
+    netio__framed *f = c->cold ? c->cold->framed : NULL;
+    if (!f && !framing.format) return 0;
+    if (!f) {
+        int err = netio__framing_set(c, framing);
+        if (err == 0 && netio__kept_len(c)) c->flags |= NETIO__TELL_KEPT;
+        if (err == 0) netio__work(&c->node);
+        return err;
+    }
+    f->drop = !framing.format;
+    if (f->drop) return f->running ? 0 : netio__framing_settle(c);
+    f->said_close = false;
+    c->flags |= NETIO__TELL_KEPT;
+    netio__work(&c->node);
+    return netio_decoder_set_framing(&f->d, framing);
+}
+
+// --- sending -----------------------------------------------------------------------------------
+
+static void netio__frame_sent(netio__framed *f, const netio_frame *frame);
+
+// Formats that change the payload itself: into a chunk, then as any other bytes.
+static int netio__frame_copy(netio__conn *c, const netio_framing *framing, const netio_frame *frame)
+{
+    netio_loop *loop = c->node.loop;
+    size_t bound = netio_encode_bound(framing, frame->len);
+    netio__chunk *k = netio__chunk_make(loop, bound);
+    if (!k) return NETIO_ENOMEM;
+    ptrdiff_t n = netio_encode_into(k->data, k->cap, framing, frame);
+    netio_buf buf;
+    buf.data = k->data;
+    buf.len = n > 0 ? (size_t)n : 0;
+    int err = n < 0 ? (int)n : netio__write(c, &buf, 1);
+    netio__chunk_drop(loop, k);
+    return err;
+}
+
+static int netio__frame_out(netio__conn *c, const netio_frame *frame)
+{
+    netio__framed *f = c->cold ? c->cold->framed : NULL;
+    netio_envelope env;
+    netio_frame typed = *frame;
+    netio_buf bufs[3];
+    bufs[1].data = frame->data;
+    bufs[1].len = frame->len;
+    if (!f || f->drop) return netio__write(c, bufs + 1, 1);
+    if (typed.type == 0) typed.type = f->d.framing.type;
+    int err = netio_encode(&env, &f->d.framing, &typed);
+    if (err == 0) {
+        bufs[0].data = env.head;
+        bufs[0].len = env.head_len;
+        bufs[2].data = env.tail;
+        bufs[2].len = env.tail_len;
+        err = netio__write(c, bufs, 3);
+    } else if (err == NETIO_ENOTSUP) {
+        err = netio__frame_copy(c, &f->d.framing, &typed);
+    }
+    if (err < 0) return err;
+    f->out++;
+    netio__frame_sent(f, &typed);
+    return 0;
+}
+
+NETIO_API int netio_conn_send(netio_conn h, const void *data, size_t len)
+{
+    netio_frame frame;
+    memset(&frame, 0, sizeof frame);
+    frame.data = (const uint8_t *)data;
+    frame.len = len;
+    return netio_conn_send_frame(h, &frame);
+}
+
+NETIO_API int netio_conn_send_frame(netio_conn h, const netio_frame *frame)
+{
+    netio__conn *c = netio__conn_live(h);
+    if (!c) return NETIO_ESTALE;
+    if (!frame || (!frame->data && frame->len)) return NETIO_EINVAL;
+    const netio__framed *f = c->cold ? c->cold->framed : NULL;
+    if (f && f->said_close) return NETIO_EPIPE; // RFC 6455 section 5.5.1: nothing follows a close
+    return netio__frame_out(c, frame);
+}
+
+// --- receiving ---------------------------------------------------------------------------------
+
+// What the connection does by itself about a frame, before and after the handler sees it.
+#if !defined(NETIO_NO_WEBSOCKET)
+static void netio__frame_sent(netio__framed *f, const netio_frame *frame)
+{
+    if (f->d.framing.format == NETIO_FORMAT_WEBSOCKET && frame->type == NETIO_WS_CLOSE)
+        f->said_close = true;
+}
+
+static void netio__frame_answer(netio__conn *c, unsigned type, const void *data, size_t len)
+{
+    netio_frame frame;
+    memset(&frame, 0, sizeof frame);
+    frame.type = type;
+    frame.data = (const uint8_t *)data;
+    frame.len = len;
+    netio__frame_out(c, &frame); // a full queue loses it, and is told by other means
+}
+
+static bool netio__is_ws(const netio__conn *c)
+{
+    return c->cold->framed->d.framing.format == NETIO_FORMAT_WEBSOCKET;
+}
+
+// Returns whether the connection is to be closed after it.
+static bool netio__frame_react(netio__conn *c, const netio_frame *frame)
+{
+    if (!netio__is_ws(c) || c->cold->framed->said_close)
+        return netio__is_ws(c) && frame->type == NETIO_WS_CLOSE;
+    if (frame->type == NETIO_WS_PING)
+        netio__frame_answer(c, NETIO_WS_PONG, frame->data, frame->len);
+    if (frame->type != NETIO_WS_CLOSE) return false;
+    netio__frame_answer(c, NETIO_WS_CLOSE, frame->data, frame->len < 2 ? 0 : 2); // its code
+    return true;
+}
+
+static void netio__frame_refuse(netio__conn *c, int err)
+{
+    uint8_t payload[2];
+    if (!netio__is_ws(c) || c->cold->framed->said_close) return;
+    ptrdiff_t n = netio_ws_close_write(payload, sizeof payload, netio_ws_close_code_for(err), NULL);
+    if (n > 0) netio__frame_answer(c, NETIO_WS_CLOSE, payload, (size_t)n);
+}
+#else
+static void netio__frame_sent(netio__framed *f, const netio_frame *frame) { (void)f, (void)frame; }
+
+static bool netio__frame_react(netio__conn *c, const netio_frame *frame)
+{
+    (void)c, (void)frame;
+    return false;
+}
+
+static void netio__frame_refuse(netio__conn *c, int err) { (void)c, (void)err; }
+#endif
+
+static void netio__frame_failed(netio__conn *c, int err)
+{
+    uint64_t offset = 0, size = 0;
+    netio_addr peer;
+    netio_error *error = (netio_error *)NETIO_MALLOC(sizeof *error);
+    netio_decoder_blame(&c->cold->framed->d, &offset, &size);
+    if (error) {
+        bool known = netio_conn_peer(netio__conn_handle(c), &peer) == 0;
+        netio__error_set(error, err, NETIO_STAGE_FRAME, 0, known ? &peer : NULL,
+                         known ? NULL : "frame");
+        error->offset = offset;
+        error->size = size;
+        NETIO_FREE(c->cold->error);
+        c->cold->error = error;
+    }
+    netio__frame_refuse(c, err);
+    netio__conn_fail(c, err, NETIO_STAGE_FRAME);
+}
+
+static bool netio__takes_frames(const netio__conn *c)
+{
+    bool high = (c->flags & NETIO__CONGESTED) && !c->shape->read_always;
+    return c->state == NETIO__OPEN && !high && !(c->flags & (NETIO__PAUSED | NETIO__CLOSE_ASKED));
+}
+
+// Frames as long as the handler takes them. Returns what stopped it: 0 needs more bytes, 1 the
+// handler, or an error of the decoder's.
+static int netio__frames_run(netio__conn *c)
+{
+    netio__framed *f = c->cold->framed;
+    netio_frame frame;
+    while (netio__takes_frames(c)) {
+        int r = netio_decoder_next(&f->d, &frame);
+        if (r <= 0) return r;
+        f->in++;
+        bool over = netio__frame_react(c, &frame);
+        if (c->handler->on_frame && c->state == NETIO__OPEN) {
+            c->node.loop->calls++;
+            c->handler->on_frame(netio__conn_handle(c), &frame);
+        }
+        if (over && c->state == NETIO__OPEN) netio__conn_close_start(c);
+        if (f->restart || f->drop) return 1;
+    }
+    return 1;
+}
+
+static void netio__frames(netio__conn *c, const void *data, size_t len)
+{
+    netio__framed *f = c->cold->framed;
+    int err = len ? netio_decoder_feed(&f->d, data, len) : 0;
+    f->running = true;
+    int r = err < 0 ? err : netio__frames_run(c);
+    f->running = false;
+    if (c->state == NETIO__OVER) return;
+    if (f->restart || f->drop) err = netio__framing_settle(c);
+    else if (r > 0 && c->state == NETIO__OPEN) err = netio_decoder_keep(&f->d);
+    else err = r < 0 ? r : 0;
+    if (err < 0 && c->cold->framed) netio__frame_failed(c, err);
+    else if (err < 0) netio__conn_fail(c, err, NETIO_STAGE_READ);
+}
+
+// The peer sends no more: the last line, or the news that a frame was cut. Whether all is told.
+static bool netio__frames_end(netio__conn *c)
+{
+    netio__framed *f = c->cold ? c->cold->framed : NULL;
+    if (!f) return true;
+    netio_decoder_end(&f->d);
+    f->running = true;
+    int r = netio__frames_run(c);
+    f->running = false;
+    if (c->state != NETIO__OPEN) return false;
+    if (f->restart || f->drop) {
+        netio__framing_settle(c);
+        return false; // once more, without
+    }
+    if (r == NETIO_EOF || r == 0) return true;
+    if (r < 0) netio__frame_failed(c, r);
+    return false;
+}
+
+static void netio__frames_count(const netio__conn *c, netio_stats *out)
+{
+    const netio__framed *f = c->cold ? c->cold->framed : NULL;
+    out->frames_in = f ? f->in : 0;
+    out->frames_out = f ? f->out : 0;
+}
+
+static ptrdiff_t netio__frames_detach(netio__conn *c, netio_socket *out, void *unread, size_t cap)
+{
+    netio_buf rest[2];
+    size_t pieces = netio_decoder_rest(&c->cold->framed->d, rest), at = 0,
+           total = c->cold->kept_len;
+    for (size_t i = 0; i < pieces; i++) total += rest[i].len;
+    if (total > cap) return NETIO_ENOSPC;
+    int err = netio__detach_end(c, out);
+    if (err < 0) return err;
+    for (size_t i = 0; i < pieces; at += rest[i++].len)
+        memcpy((uint8_t *)unread + at, rest[i].data, rest[i].len);
+    if (c->cold->kept_len)
+        memcpy((uint8_t *)unread + at, c->cold->kept + c->cold->kept_off, c->cold->kept_len);
+    netio__conn_end(c, 0, NETIO_STAGE_NONE);
+    return (ptrdiff_t)total;
+}
+
+// --- the PROXY header of accepted connections ------------------------------------------------------
+
+#if !defined(NETIO_NO_PROXY)
+typedef struct netio__proxy_head {
+    size_t len;
+    uint8_t bytes[NETIO_PROXY_MAX];
+} netio__proxy_head;
+
+static int netio__proxy_open(netio_filter_io *io, void *arg)
+{
+    netio__proxy_head *head = (netio__proxy_head *)NETIO_MALLOC(sizeof *head);
+    (void)arg;
+    if (!head) return NETIO_ENOMEM;
+    head->len = 0;
+    io->self = head;
+    return 0;
+}
+
+static void netio__proxy_close(netio_filter_io *io)
+{
+    NETIO_FREE(io->self);
+    io->self = NULL;
+}
+
+static int netio__proxy_received(netio_filter_io *io, const void *data, size_t len)
+{
+    netio__proxy_head *head = (netio__proxy_head *)io->self;
+    netio_addr src, dst;
+    if (!head) return netio_filter_deliver(io, data, len);
+    size_t room = sizeof head->bytes - head->len, part = len < room ? len : room,
+           before = head->len;
+    memcpy(head->bytes + before, data, part);
+    head->len += part;
+    memset(&src, 0, sizeof src);
+    memset(&dst, 0, sizeof dst);
+    ptrdiff_t n = netio_proxy_parse(head->bytes, head->len, &src, &dst);
+    if (n < 0) return (int)n;
+    if (n == 0) return head->len == sizeof head->bytes ? (int)NETIO_EMSGSIZE : 0;
+    if (src.len) io->c->cold->peer = src;
+    netio__proxy_close(io);
+    int err = netio_filter_ready(io);
+    size_t used = (size_t)n - before; // of this piece
+    return err < 0 ? err : netio_filter_deliver(io, (const uint8_t *)data + used, len - used);
+}
+
+static int netio__proxy_ended(netio_filter_io *io)
+{
+    return io->self ? (int)NETIO_EPROTO : netio_filter_deliver_end(io);
+}
+
+static const netio_filter_ops netio__proxy_ops = {"proxy",
+                                                  NULL,
+                                                  NULL,
+                                                  netio__proxy_open,
+                                                  netio__proxy_received,
+                                                  netio__proxy_ended,
+                                                  NULL,
+                                                  NULL,
+                                                  NULL,
+                                                  NULL,
+                                                  netio__proxy_close,
+                                                  false};
+
+static int netio__proxy_push(netio__conn *c)
+{
+    netio_filter f;
+    f.ops = &netio__proxy_ops;
+    f.arg = NULL;
+    return netio__filter_push(c, f);
+}
+#else
+static int netio__proxy_push(netio__conn *c)
+{
+    (void)c;
+    return NETIO_ENOTSUP;
+}
+#endif
+
+// --- dialing through a proxy -----------------------------------------------------------------------
+
+#if !defined(NETIO_NO_SOCKS)
+static int netio__tunnel_speak(netio_filter_io *io)
+{
+    netio_tunnel *t = (netio_tunnel *)io->self;
+    netio_buf out = netio_tunnel_output(t);
+    return out.len ? netio_filter_emit(io, out.data, out.len) : 0;
+}
+
+static int netio__tunnel_open(netio_filter_io *io, void *arg)
+{
+    io->self = arg;
+    return netio__tunnel_speak(io);
+}
+
+static void netio__tunnel_unref(void *arg) { NETIO_FREE(arg); }
+
+static int netio__tunnel_received(netio_filter_io *io, const void *data, size_t len)
+{
+    netio_tunnel *t = (netio_tunnel *)io->self;
+    size_t used = 0;
+    if (!t) return netio_filter_deliver(io, data, len);
+    int r = netio_tunnel_input(t, data, len, &used);
+    if (r < 0) return r;
+    if (r == 0) return netio__tunnel_speak(io);
+    io->self = NULL; // the tunnel is open
+    r = netio_filter_ready(io);
+    return r < 0 ? r : netio_filter_deliver(io, (const uint8_t *)data + used, len - used);
+}
+
+static int netio__tunnel_ended(netio_filter_io *io)
+{
+    return io->self ? (int)NETIO_EPROTO : netio_filter_deliver_end(io);
+}
+
+static void netio__tunnel_explain(netio_filter_io *io, netio_error *out)
+{
+    (void)io;
+    if (out->stage == NETIO_STAGE_HANDSHAKE) out->stage = NETIO_STAGE_PROXY;
+}
+
+static const netio_filter_ops netio__tunnel_ops = {"tunnel",
+                                                   NULL,
+                                                   netio__tunnel_unref,
+                                                   netio__tunnel_open,
+                                                   netio__tunnel_received,
+                                                   netio__tunnel_ended,
+                                                   NULL,
+                                                   NULL,
+                                                   NULL,
+                                                   netio__tunnel_explain,
+                                                   NULL,
+                                                   false};
+
+// `*address` becomes the proxy's. The filter has the tunnel.
+static int netio__tunnel_push(netio__conn *c, const char *proxy, const char **address)
+{
+    netio_filter f;
+    netio_tunnel *t = (netio_tunnel *)NETIO_MALLOC(sizeof *t);
+    if (!t) return NETIO_ENOMEM;
+    int err = netio_tunnel_init(t, proxy, *address);
+    f.ops = &netio__tunnel_ops;
+    f.arg = t;
+    if (err == 0) err = netio__filter_push(c, f);
+    if (err < 0) NETIO_FREE(t);
+    else *address = t->address;
+    return err;
+}
+#else
+static int netio__tunnel_push(netio__conn *c, const char *proxy, const char **address)
+{
+    (void)c, (void)proxy, (void)address;
+    return NETIO_ENOTSUP;
+}
+#endif
+
+//================================================================================================
 // >>udp.c
 //
 // Received into slots of the loop's buffer, in batches. Sent datagrams are copied one behind the
@@ -14619,6 +18976,7 @@ typedef struct netio__udp {
     size_t queued, queue_max, slot; // slot: room for one datagram
     netio_stats stats;
     bool paused, blocked, drain_due, tell_drain, closing, closed, told, gone, connected;
+    int error;        // of sending, that on_error has still to hear of
     bool drain_empty; // on_drain when nothing waits: a quarter was not enough
 } netio__udp;
 
@@ -14719,7 +19077,7 @@ static void netio__udp_drop(netio__udp *u, size_t count)
     while (count-- > 0) {
         netio__chunk *k = u->out;
         const netio__packet_head *head = netio__udp_first(u);
-        u->queued -= head->m.len;
+        u->queued -= head->size;
         k->off += head->size;
         if (k->off < k->len) continue;
         u->out = k->next;
@@ -14751,7 +19109,7 @@ static void netio__udp_flush(netio__udp *u)
         } else if (n < 0) { // of the first: the others may be well
             u->stats.drops++;
             netio__udp_drop(u, 1);
-            netio__udp_error(u, (int)n);
+            u->error = (int)n; // told at the end of the turn
         } else {
             for (ptrdiff_t i = 0; i < n; i++) bytes += list[i].len;
             netio__udp_sent(u, bytes, (size_t)n);
@@ -14791,6 +19149,11 @@ static void netio__udp_work(netio__udp *u)
         return;
     }
     netio__udp_flush(u);
+    if (u->error) {
+        int err = u->error;
+        u->error = 0;
+        netio__udp_error(u, err);
+    }
     if (u->tell_drain && !u->closing) {
         u->tell_drain = false;
         u->node.loop->calls++;
@@ -14889,16 +19252,22 @@ NETIO_API void netio_udp_close(netio_udp h)
     netio__work(&u->node);
 }
 
+static bool netio__udp_full(const netio__udp *u, size_t more)
+{
+    return u->queued && (more > u->queue_max || u->queued > u->queue_max - more);
+}
+
 // One datagram to the queue's end.
 static int netio__udp_queue(netio__udp *u, const netio_datagram *m)
 {
-    netio__chunk *last = u->out ? u->out_last : NULL;
     size_t align = sizeof(uint64_t) - 1,
            size = (sizeof(netio__packet_head) + m->len + align) & ~align;
     if (m->len > NETIO__UDP_MAX) return NETIO_EMSGSIZE;
     if (m->len && !m->data) return NETIO_EINVAL;
     if (!u->connected && m->peer.len == 0) return NETIO_ENOTCONN;
-    if (u->queued && (m->len > u->queue_max || u->queued > u->queue_max - m->len)) {
+    if (netio__udp_full(u, size)) netio__udp_flush(u);
+    netio__chunk *last = u->out ? u->out_last : NULL;
+    if (netio__udp_full(u, size)) {
         u->drain_due = true;
         u->drain_empty = u->queued <= u->queue_max / 4;
         u->stats.drops++;
@@ -14919,7 +19288,7 @@ static int netio__udp_queue(netio__udp *u, const netio_datagram *m)
     head->size = size;
     if (m->len) memcpy(head + 1, m->data, m->len);
     last->len += size;
-    u->queued += m->len;
+    u->queued += size;
     netio__work(&u->node);
     return 0;
 }
@@ -15353,13 +19722,13 @@ static const netio__engine_ops netio__ready_ops = {
 //================================================================================================
 // >>memory.c                                                       engine: a network in memory
 //
-// Calls and the passing of time change only the network, and line up the ends that have something to
-// tell; `wait` and `due` of an end's loop tell it. So nothing is ever reported from inside a call,
-// and all of it late, as far as the rules of the seam let it be.
+// Calls and the passing of time change only the network, and line up the ends that have something
+// to tell; `wait` and `due` of an end's loop tell it. So nothing is ever reported from inside a
+// call, and all of it late, as far as the rules of the seam let it be.
 //
 // A stream is two ends. Each holds what it sends: blocks in the order in which they arrive, before
-// them the handshake, behind them FIN or reset. Only what arrives next stands in the network's heap,
-// and room for it is made with the end, so that what is under way needs no memory to arrive.
+// them the handshake, behind them FIN or reset. Only what arrives next stands in the network's
+// heap, and room for it is made with the end, so that what is under way needs no memory to arrive.
 // Datagrams overtake each other: each stands there by itself.
 //================================================================================================
 
@@ -15705,7 +20074,7 @@ static void netio__mem_release(netio__mem_end *e)
     net->dead = e;
 }
 
-// --- addresses and ports ------------------------------------------------------------------------
+// --- addresses and ports -----------------------------------------------------------------------
 
 // Whether what a loop (NULL: it has left) sends to `to` comes to this end.
 static bool netio__mem_reaches(const netio__mem_end *e, const netio__ip *to,
@@ -15929,7 +20298,7 @@ static void netio__stream_reset(netio__mem_stream *s)
     netio__stream_end(s, NETIO__MEM_RESET, us);
 }
 
-static void netio__stream_close(netio__mem_stream *s, bool reset)
+static void netio__stream_shut(netio__mem_stream *s, bool reset)
 {
     if (s->peer->arrived || s->held_count || s->dialing) reset = true; // or it would be lost unsaid
     s->end.closed = true;
@@ -16070,7 +20439,7 @@ static void netio__stream_heal(netio__mem_stream *s)
     netio__stream_run(s);
 }
 
-// --- sending and receiving -----------------------------------------------------------------------
+// --- sending and receiving ---------------------------------------------------------------------
 
 static size_t netio__stream_room(netio__mem_stream *s)
 {
@@ -16168,7 +20537,7 @@ static void netio__stream_read(netio__mem_stream *from, uint8_t *out, size_t len
     if (from->held_count || (from->end.want & NETIO_EV_WRITE)) netio__mem_ready(&from->end);
 }
 
-// --- what a stream tells -------------------------------------------------------------------------
+// --- what a stream tells -----------------------------------------------------------------------
 
 static bool netio__stream_at_end(const netio__mem_stream *s)
 {
@@ -16244,7 +20613,7 @@ static void netio__stream_report(netio__mem_stream *s)
     }
 }
 
-// --- listeners -----------------------------------------------------------------------------------
+// --- listeners ---------------------------------------------------------------------------------
 
 static void netio__mem_listener_report(netio__mem_listener *l)
 {
@@ -16271,13 +20640,13 @@ static void netio__mem_listener_close(netio__mem_listener *l)
         netio__mem_stream *s = netio__mem_stream_of(e);
         next = e->next;
         if (e->event.kind != NETIO__MEM_STREAM || s->listener != l) continue;
-        netio__stream_close(s, true);
+        netio__stream_shut(s, true);
         netio__mem_release(e);
     }
     l->end.closed = true;
 }
 
-// --- datagrams -----------------------------------------------------------------------------------
+// --- datagrams ---------------------------------------------------------------------------------
 
 static size_t netio__packet_cost(size_t len) { return len + 512; }
 
@@ -16465,14 +20834,14 @@ static void netio__socket_close(netio__mem_socket *u)
     u->end.closed = true;
 }
 
-// --- the engine ----------------------------------------------------------------------------------
+// --- the engine --------------------------------------------------------------------------------
 
 static void netio__mem_shut(netio__mem_end *e, bool reset)
 {
     e->closing = true;
     if (e->event.kind == NETIO__MEM_LISTENER) netio__mem_listener_close(netio__mem_listener_of(e));
     else if (e->event.kind == NETIO__MEM_SOCKET) netio__socket_close(netio__mem_socket_of(e));
-    else netio__stream_close(netio__mem_stream_of(e), reset);
+    else netio__stream_shut(netio__mem_stream_of(e), reset);
 }
 
 // A listener, or an endpoint.
@@ -16669,7 +21038,7 @@ static int netio__memory_lookup(netio_loop *loop, const char *host_port, netio_a
     return *count ? 0 : NETIO_EAI_NONAME;
 }
 
-// --- time, and telling -----------------------------------------------------------------------------
+// --- time, and telling -------------------------------------------------------------------------
 
 // Whatever arrives by now.
 static void netio__mem_step(netio_network *net)
@@ -16794,7 +21163,7 @@ static const netio__engine_ops netio__memory_ops = {
     netio__memory_wait,      netio__memory_next,       netio__memory_due,
     netio__memory_leave};
 
-// --- networks --------------------------------------------------------------------------------------
+// --- networks ----------------------------------------------------------------------------------
 
 static bool netio__link_ok(const netio_link *l)
 {
@@ -16939,7 +21308,7 @@ static int netio__memory_pair(netio__node *a, netio__node *b, const netio_link *
     return 0;
 }
 
-// --- running loops on the virtual clock ----------------------------------------------------------
+// --- running loops on the virtual clock --------------------------------------------------------
 
 static int netio__turn(netio_loop *loop, uint64_t until_us);
 static bool netio__loop_over(const netio_loop *loop);
@@ -17409,7 +21778,7 @@ NETIO_API int netio_loop_destroy(netio_loop *loop)
         if (loop->virtual_clock) netio__ops_of(loop)->wait(loop, loop->now_us);
         else if (loop->network) loop->engines[1]->due(loop);
     }
-    netio__posts_run(loop, true);
+    while (netio__posts_wait(loop)) netio__posts_run(loop, true);
     netio__names_close(loop);
     netio__ops_of(loop)->leave(loop, false);
     if (loop->network) loop->engines[1]->leave(loop, false);

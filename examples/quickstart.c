@@ -1,119 +1,119 @@
-// A server and a client in one program: the same exchange over TCP (IPv4 and IPv6), UDP and a Unix
-// socket, and how long the way there and back takes.
+// A server and its clients in one program, on one thread: the loop calls your functions when there
+// is something to do, and none of them waits.
 //
-// No threads and no waiting for ever: every call that may wait has a time limit, and the program
-// plays both ends in turn. For a server with many clients see tcp_echo_server.c.
+// The server says everything back. It has limits: so many clients, so much silence. The clients
+// dial it, send forty messages each and check the echo, and then both limits are tried.
 //
 // Build  cc quickstart.c -o quickstart     (Windows: gcc quickstart.c -o quickstart.exe -lws2_32)
-// Try    ./quickstart
+// Try    ./quickstart                      or at another address: ./quickstart [::1]:0
 #define NETIO_IMPLEMENTATION
 #include "../netio.h"
 
-#include <ctype.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-enum { LIMIT_MS = 2000, ROUNDS = 1000, BYTES = 64 };
+enum { CLIENTS = 25, MESSAGES = 40, SILENCE_MS = 1000 };
 
-// The server's part: receive `len` bytes, send them back in capitals.
-static int serve(netio_socket s, bool datagrams, size_t len)
+static netio_loop *loop;
+static netio_listener listener;
+static char address[NETIO_ADDR_TEXT] = "127.0.0.1:0"; // any free port
+
+// --- the server ---------------------------------------------------------------------------------
+
+// Bytes come in pieces of any size. What is written is sent or queued, all of it, and never waits.
+static void server_data(netio_conn c, const void *data, size_t len)
 {
-    char buf[BYTES];
-    netio_addr from;
-    ptrdiff_t n = datagrams ? netio_recvfrom(s, buf, sizeof buf, &from, LIMIT_MS)
-                            : netio_recv_exact(s, buf, len, NULL, LIMIT_MS);
-    if (n < 0) return (int)n;
-    for (size_t i = 0; i < len; i++) buf[i] = (char)toupper((unsigned char)buf[i]);
-    if (!datagrams) return netio_send_all(s, buf, len, NULL, LIMIT_MS);
-    n = netio_sendto(s, buf, len, &from, LIMIT_MS);
-    return n < 0 ? (int)n : 0;
+    netio_conn_write(c, data, len);
 }
 
-// The client's part, with the server's in its middle.
-static int exchange(netio_socket client, netio_socket server, bool datagrams, const char *say,
-                    char *hear, size_t len)
+static void server_timeout(netio_conn c, int which) // without this function: reset
 {
-    int err = netio_send_all(client, say, len, NULL, LIMIT_MS);
-    if (err == 0) err = serve(server, datagrams, len);
-    if (err == 0) err = netio_recv_exact(client, hear, len, NULL, LIMIT_MS);
-    return err;
+    (void)which;
+    netio_conn_write(c, "bye\n", 4);
+    netio_conn_close(c); // sends what is queued first
 }
 
-static int talk(netio_socket client, netio_socket server, bool datagrams, const char *name)
-{
-    char say[BYTES], hear[BYTES];
-    uint64_t min = UINT64_MAX, max = 0, sum = 0;
-    int len = snprintf(say, sizeof say, "Hello over %s!", name);
-    int err = exchange(client, server, datagrams, say, hear, (size_t)len);
-    if (err < 0) return err;
-    printf("    client says \"%s\", server answers \"%.*s\"\n", say, len, hear);
+static const netio_handler server = {.on_data = server_data, .on_timeout = server_timeout};
 
-    int64_t enough = netio_deadline(LIMIT_MS); // a slow machine makes fewer rounds
-    int rounds = 0;
-    memset(say, 'x', sizeof say);
-    do {
-        uint64_t start = netio_now_us(), us;
-        err = exchange(client, server, datagrams, say, hear, sizeof say);
-        if (err < 0) return err;
-        us = netio_now_us() - start;
-        if (us < min) min = us;
-        if (us > max) max = us;
-        sum += us;
-    } while (++rounds < ROUNDS && netio_deadline_left(enough) > 0);
-    printf("    %d round trips of %d bytes: min %d, average %.1f, max %d microseconds\n\n", rounds,
-           BYTES, (int)min, (double)sum / rounds, (int)max);
-    return 0;
+// --- the clients --------------------------------------------------------------------------------
+
+static int said[CLIENTS], echoes, finished, closed, failed;
+static uint64_t start_us;
+
+static void dial(const netio_handler *handler, int *user)
+{
+    netio_dial_opts opts = {.timeout_ms = 5000, .conn.user = user};
+    if (netio_conn_dial(NULL, loop, address, handler, &opts) < 0) failed++;
 }
 
-static int worked, failed; // what this machine lacks is neither
-
-static void show(const char *name, const char *address, bool datagrams)
+static void refused_data(netio_conn c, const void *data, size_t len)
 {
-    netio_socket listener, client = NETIO_INVALID_SOCKET, server = NETIO_INVALID_SOCKET;
-    netio_socket_opts dial = {.type = datagrams ? NETIO_DGRAM : NETIO_STREAM};
-    netio_addr local = {0};
-    char text[NETIO_ADDR_TEXT];
+    (void)c;
+    printf("One client too many was told \"%.*s\".\n", (int)len, (const char *)data);
+}
 
-    int err =
-        datagrams ? netio_bind(&listener, address, NULL) : netio_listen(&listener, address, NULL);
-    if (err < 0) {
-        printf("%s: not on this machine (%s)\n\n", name, netio_strerror(err));
+static void client_close(netio_conn c, int err)
+{
+    if (err < 0 || *(int *)netio_conn_user(c) < MESSAGES) failed++;
+    if (++closed < CLIENTS) return;
+    printf("After %d ms of silence the server hung up on all of them.\n", SILENCE_MS);
+    netio_listener_close(listener); // now nothing is left that could happen, and the loop ends
+}
+
+static void say(netio_conn c)
+{
+    char line[32];
+    int len = snprintf(line, sizeof line, "message %d\n", ++*(int *)netio_conn_user(c));
+    netio_conn_write(c, line, (size_t)len);
+}
+
+static void client_data(netio_conn c, const void *data, size_t len)
+{
+    static const netio_handler refused = {.on_data = refused_data};
+    static const netio_handler silent = {.on_close = client_close};
+    int n = *(int *)netio_conn_user(c);
+    char want[32];
+    size_t want_len = (size_t)snprintf(want, sizeof want, "message %d\n", n);
+    if (len < want_len) {
+        netio_conn_unread(c, len); // half an echo: it comes again, with what follows
         return;
     }
-    err = netio_local_addr(listener, &local); // port 0 in `address` means any: see which
-    if (err == 0) err = netio_addr_format(&local, text, sizeof text);
-    if (err >= 0) printf("%s: server on %s\n", name, text);
-    if (err >= 0) err = netio_connect(&client, text, &dial, LIMIT_MS);
-    if (err == 0 && !datagrams) err = netio_accept(&server, listener, NULL, LIMIT_MS);
-    if (err == 0) err = talk(client, datagrams ? listener : server, datagrams, name);
-    if (err < 0) printf("    failed: %s\n\n", netio_strerror(err));
-    if (err < 0) failed++;
-    else worked++;
-
-    netio_close(&client); // closing what was never opened does no harm
-    netio_close(&server);
-    netio_close(&listener);
-    if (netio_addr_family(&local) == NETIO_UNIX) netio_unix_unlink(&local);
+    if (len == want_len && memcmp(data, want, len) == 0) echoes++;
+    if (n < MESSAGES) say(c);
+    else netio_conn_set_handler(c, &silent); // it stays open, and says nothing more
+    if (n < MESSAGES || ++finished < CLIENTS) return;
+    double ms = (double)(netio_now_us() - start_us) / 1000;
+    printf("%d clients sent %d messages each: %d right echoes in %.0f ms, %.0f a second.\n",
+           CLIENTS, MESSAGES, echoes, ms, echoes / ms * 1000);
+    dial(&refused, NULL);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
-    const char *dir = getenv("TMPDIR") ? getenv("TMPDIR") : getenv("TEMP");
-    char path[NETIO_ADDR_TEXT];
-    snprintf(path, sizeof path, "unix:%s/quickstart-%u.sock", dir ? dir : "/tmp",
-             (unsigned)netio_now_us());
+    static const netio_handler client = {say, .on_data = client_data, .on_close = client_close};
+    netio_listener_opts opts = {.conn_max = CLIENTS, .refusal = "full, come back later"};
+    opts.conn.idle_timeout_ms = SILENCE_MS;
+    netio_addr local = {0};
 
-    printf("netio " NETIO_VERSION ": one program, both ends\n\n");
-    show("TCP, IPv4", "127.0.0.1:0", false);
-    show("TCP, IPv6", "[::1]:0", false);
-    show("UDP", "127.0.0.1:0", true);
-    show("Unix socket", path, false);
-    if (failed || !worked) return 1;
-    printf("Now with a server of its own. In one terminal\n"
+    if (argc > 1) snprintf(address, sizeof address, "%s", argv[1]);
+    int err = netio_loop_create(&loop, NULL);
+    if (err == 0) err = netio_listener_open(&listener, loop, address, &server, &opts);
+    if (err == 0) err = netio_listener_addr(listener, &local);
+    if (err == 0) err = netio_addr_format(&local, address, sizeof address);
+    if (err >= 0) {
+        printf("netio " NETIO_VERSION ": a server on %s, and its clients\n\n", address);
+        start_us = netio_now_us();
+        for (int i = 0; i < CLIENTS; i++) dial(&client, &said[i]);
+        err = netio_loop_run(loop);
+    }
+    netio_loop_destroy(loop);
+    if (netio_addr_family(&local) == NETIO_UNIX) netio_unix_unlink(&local);
+    if (err < 0 || failed || echoes != CLIENTS * MESSAGES) {
+        fprintf(stderr, "quickstart: %s: %s, %d failed\n", address, netio_strerror(err), failed);
+        return 1;
+    }
+    printf("\nNow in two terminals:\n"
            "    cc examples/tcp_echo_server.c -o echo && ./echo :7777\n"
-           "and in another, where each line that you type comes back\n"
-           "    nc 127.0.0.1 7777\n"
-           "No nc here? It is an example too: cc examples/nc.c -o nc && ./nc 127.0.0.1 7777\n");
+           "    nc 127.0.0.1 7777       (or: cc examples/nc.c -o nc && ./nc 127.0.0.1 7777)\n");
     return 0;
 }

@@ -1,12 +1,13 @@
-// A TCP echo server for thousands of clients in one thread, on a poller.
+// A TCP echo server for thousands of clients in one thread, on the loop: one function serves them.
 //
-// A client that does not take its echo is not read from until it did, so nobody makes the server
-// hoard bytes. Without descriptors left, accepting pauses instead of spinning. A signal ends the
-// wait through netio_poller_wake, so that the server stops in good order.
+// What it writes is sent or queued. A client that does not take its echo is not read from while its
+// queue is long, and is reset after 30 s without progress, so nobody makes the server hoard bytes.
+// Without descriptors left, accepting pauses instead of spinning. The first signal lets clients
+// have what is queued for them, for at most a second; the next one ends the program at once.
 //
 // Build  cc tcp_echo_server.c -o tcp_echo_server    (Windows: add -lws2_32)
 // Try    ./tcp_echo_server 127.0.0.1:7777           (in another terminal: nc 127.0.0.1 7777)
-//        ./tcp_echo_server --port 0 --backend poll
+//        ./tcp_echo_server --port 0 --backend poll --max 100 --idle 60 --report 5
 #define NETIO_IMPLEMENTATION
 #include "../netio.h"
 
@@ -15,117 +16,84 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct client {
-    netio_socket s;
-    size_t off, len; // the echo that waits: buf[off] to buf[len]
-    char buf[16384];
-};
+static netio_loop *loop;
 
-static netio_poller *poller;
-static netio_socket listener = NETIO_INVALID_SOCKET;
-static int64_t resume; // when to accept again, if that pauses; else never
-static volatile sig_atomic_t stopping;
+static void on_data(netio_conn c, const void *data, size_t len) { netio_conn_write(c, data, len); }
 
-static void on_signal(int number)
+// Without on_eof a connection is closed when the peer ends, and gets all of its echo before.
+static const netio_handler echo = {.on_data = on_data};
+
+static void on_signal(void *user)
 {
-    (void)number;
-    stopping = 1;
-    netio_poller_wake(poller);
+    (void)user;
+    netio_loop_finish(loop, 1000);
 }
 
-static int accept_client(void)
+// Each report tells what came and went since the last one, and the totals.
+static void report(void *user)
 {
-    netio_socket s;
-    int err = netio_accept(&s, listener, NULL, 0);
-    if (err == NETIO_EMFILE || err == NETIO_ENOMEM || err == NETIO_ENOBUFS) {
-        resume = netio_deadline(100);
-        return netio_poller_modify(poller, listener, 0, NULL);
-    }
-    if (err < 0) return err == NETIO_EAGAIN ? 0 : err; // EAGAIN: it left meanwhile
-
-    struct client *c = malloc(sizeof *c);
-    if (!c || netio_poller_add(poller, s, NETIO_EV_READ, c) < 0) {
-        netio_abort(&s); // refuses this one; the others stay
-        free(c);
-        return 0;
-    }
-    c->s = s;
-    c->off = c->len = 0;
-    return 0;
+    static uint64_t last_ms, last_in, last_out;
+    uint64_t now_ms = netio_loop_now_ms(loop);
+    netio_stats s;
+    (void)user;
+    netio_loop_stats(loop, &s);
+    if (last_ms == 0) last_ms = s.opened_ms;
+    double seconds = now_ms > last_ms ? (double)(now_ms - last_ms) / 1000 : 1;
+    printf("up %.1f s, %u clients, in %.1f KB/s, out %.1f KB/s; %u accepted, %u refused, "
+           "%u timed out, %u reset\n",
+           (double)(now_ms - s.opened_ms) / 1000, (unsigned)s.active,
+           (double)(s.bytes_in - last_in) / 1000 / seconds,
+           (double)(s.bytes_out - last_out) / 1000 / seconds, (unsigned)s.accepted,
+           (unsigned)s.refused, (unsigned)s.timeouts, (unsigned)s.resets);
+    fflush(stdout);
+    last_ms = now_ms;
+    last_in = s.bytes_in;
+    last_out = s.bytes_out;
 }
 
-// One receive and one send a turn, so that a busy client does not starve the others.
-// Returns 0, or why the client is done; NETIO_EOF is the usual end.
-static int serve(struct client *c)
+static int backend_by_name(const char *name)
 {
-    if (c->off == c->len) {
-        ptrdiff_t got = netio_recv(c->s, c->buf, sizeof c->buf, 0);
-        if (got < 0) return got == NETIO_EAGAIN ? 0 : (int)got;
-        c->off = 0;
-        c->len = (size_t)got;
+    int backend = NETIO_BACKEND_AUTO;
+    while (backend <= NETIO_BACKEND_IOURING && strcmp(name, netio_backend_name(backend)) != 0) {
+        backend++;
     }
-    ptrdiff_t sent = netio_send(c->s, c->buf + c->off, c->len - c->off, 0);
-    if (sent < 0 && sent != NETIO_EAGAIN) return (int)sent;
-    if (sent > 0) c->off += (size_t)sent;
-    // Mostly there is no change, and then this is no system call.
-    unsigned events = c->off < c->len ? NETIO_EV_WRITE : NETIO_EV_READ;
-    return netio_poller_modify(poller, c->s, events, c);
-}
-
-static int run(void)
-{
-    resume = netio_deadline(-1);
-    while (!stopping) {
-        netio_event events[256];
-        ptrdiff_t n = netio_poller_wait(poller, events, 256, netio_deadline_left(resume));
-        if (n < 0) return (int)n;
-        for (ptrdiff_t i = 0; i < n; i++) {
-            struct client *c = events[i].user;
-            int err = c ? serve(c) : accept_client();
-            if (err < 0 && !c) return err;
-            if (err < 0) {
-                netio_poller_drop(poller, &c->s);
-                free(c);
-            }
-        }
-        if (netio_deadline_left(resume) == 0) {
-            int err = netio_poller_modify(poller, listener, NETIO_EV_READ, NULL);
-            if (err < 0) return err;
-            resume = netio_deadline(-1);
-        }
-    }
-    return 0;
+    return backend; // past the last one: netio_loop_create says what it thinks of it
 }
 
 int main(int argc, char **argv)
 {
     char address[NETIO_ADDR_TEXT] = ":7777";
-    int backend = NETIO_BACKEND_AUTO;
+    netio_loop_opts loop_opts = {0};
+    netio_listener_opts opts = {.refusal = "server full\r\n"};
+    int report_s = 0;
     for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--backend") == 0 && i + 1 < argc) {
-            for (i++; backend <= NETIO_BACKEND_IOURING; backend++)
-                if (strcmp(argv[i], netio_backend_name(backend)) == 0) break;
-        } else if (strcmp(argv[i], "--port") == 0 && i + 1 < argc) {
-            snprintf(address, sizeof address, ":%s", argv[++i]);
-        } else {
-            snprintf(address, sizeof address, "%s", argv[i]);
-        }
+        const char *value = i + 1 < argc && argv[i][0] == '-' ? argv[i + 1] : "";
+        if (strcmp(argv[i], "--backend") == 0) loop_opts.backend = backend_by_name(value);
+        else if (strcmp(argv[i], "--port") == 0) snprintf(address, sizeof address, ":%s", value);
+        else if (strcmp(argv[i], "--max") == 0) opts.conn_max = (size_t)atoi(value);
+        else if (strcmp(argv[i], "--idle") == 0) opts.conn.idle_timeout_ms = 1000 * atoi(value);
+        else if (strcmp(argv[i], "--report") == 0) report_s = atoi(value);
+        else snprintf(address, sizeof address, "%s", argv[i]);
+        if (value[0]) i++;
     }
 
+    netio_listener listener;
     netio_addr local; // with port 0 the system chooses: say which
-    int err = netio_poller_open(&poller, backend);
-    if (err == 0) err = netio_listen(&listener, address, NULL);
-    if (err == 0) err = netio_poller_add(poller, listener, NETIO_EV_READ, NULL);
-    if (err == 0) err = netio_local_addr(listener, &local);
+    int err = netio_loop_create(&loop, &loop_opts);
+    if (err == 0) err = netio_listener_open(&listener, loop, address, &echo, &opts);
+    if (err == 0) err = netio_listener_addr(listener, &local);
     if (err == 0) err = netio_addr_format(&local, address, sizeof address);
+    if (err >= 0) err = netio_signal_start(NULL, loop, SIGINT, on_signal, NULL);
+    if (err >= 0) err = netio_signal_start(NULL, loop, SIGTERM, on_signal, NULL);
+    if (err >= 0 && report_s > 0) {
+        err = netio_timer_every(NULL, loop, 1000 * report_s, report, NULL);
+    }
     if (err >= 0) {
-        signal(SIGINT, on_signal);
-        signal(SIGTERM, on_signal);
         printf("listening on %s\n", address);
         fflush(stdout);
-        err = run();
+        err = netio_loop_run(loop);
     }
     if (err < 0) fprintf(stderr, "tcp_echo_server: %s: %s\n", address, netio_strerror(err));
-    netio_close(&listener);
-    return err < 0; // the end of the program closes the clients
+    netio_loop_destroy(loop);
+    return err < 0;
 }

@@ -13,12 +13,13 @@
 #     SOURCES ...          further sources for every program
 #     IMPL file            implements netio, instead of support/netio_impl.c
 #     BACKENDS ...         default: select poll epoll
+#     LOOPS ...            those for the tests of loops; default: epoll
 #     ONLY name... or EXCEPT name...    which tests; default: all
 #     WRAP                 also those that are linked with --wrap
 #     PROPERTIES ...)      of the entries
 function(netio_variant variant)
     cmake_parse_arguments(V "WRAP" "CC;PACKAGES;RUN;IMPL"
-        "NEEDS;FLAGS;LINK;SOURCES;BACKENDS;ONLY;EXCEPT;PROPERTIES" ${ARGN})
+        "NEEDS;FLAGS;LINK;SOURCES;BACKENDS;LOOPS;ONLY;EXCEPT;PROPERTIES" ${ARGN})
     foreach(command IN LISTS V_CC V_NEEDS)
         find_program(NETIO_HAVE_${command} ${command})
         if(NOT NETIO_HAVE_${command})
@@ -29,6 +30,9 @@ function(netio_variant variant)
     endforeach()
     if(NOT V_BACKENDS)
         set(V_BACKENDS select poll epoll)
+    endif()
+    if(NOT V_LOOPS)
+        set(V_LOOPS epoll)
     endif()
     set(impl ${support}/netio_impl.c)
     if(V_IMPL)
@@ -54,7 +58,8 @@ function(netio_variant variant)
     object(test ${support}/test.c)
     object(impl ${impl})
     object(impl_resolver ${impl} -DNETIO_TEST_RESOLVER=1)
-    set(shared ${dir}/test.o)
+    object(engine ${support}/engine.c)
+    set(shared ${dir}/test.o ${dir}/engine.o)
     foreach(source IN LISTS V_SOURCES)
         get_filename_component(name ${source} NAME_WE)
         object(${name} ${source})
@@ -81,7 +86,11 @@ function(netio_variant variant)
                     ${test_${name}_wrap}
             DEPENDS ${source} ${objects} ${headers} COMMENT "${variant}: test_${name}" VERBATIM)
         list(APPEND programs ${program})
-        netio_add_runs(${variant} ${name} "${V_BACKENDS}" sh ${tools}/run-under.sh ${V_RUN} ${program})
+        set(backends ${V_BACKENDS})
+        if(test_${name}_loops)
+            set(backends ${V_LOOPS})
+        endif()
+        netio_add_runs(${variant} ${name} "${backends}" sh ${tools}/run-under.sh ${V_RUN} ${program})
         if(V_PROPERTIES)
             set_tests_properties(${entries} PROPERTIES ${V_PROPERTIES})
         endif()
@@ -102,9 +111,17 @@ if(EXISTS ${support}/kqueue/kqueue.c)
         endif()
     endforeach()
     foreach(keep 0 1)
+        if(keep) # the loop sees no difference
+            foreach(name IN LISTS test_names)
+                if(test_${name}_loops)
+                    list(REMOVE_ITEM shim_tests ${name})
+                endif()
+            endforeach()
+        endif()
         netio_variant(kqueue-${keep} CC ${CMAKE_C_COMPILER} RUN native ONLY ${shim_tests}
             FLAGS -O1 -DNETIO__HAS_KQUEUE=1 -DNETIO_TEST_KQUEUE_KEEP_ERROR=${keep} -I${support}/kqueue
-            LINK -pthread ${shim_wrap} SOURCES ${support}/kqueue/kqueue.c BACKENDS kqueue)
+            LINK -pthread ${shim_wrap} SOURCES ${support}/kqueue/kqueue.c BACKENDS kqueue
+            LOOPS kqueue)
     endforeach()
 endif()
 
@@ -124,7 +141,7 @@ netio_variant(cxx CC gcc RUN native NEEDS g++ PACKAGES "g++" LINK -pthread -lstd
 
 # --- tools that look on ---------------------------------------------------------------------------
 
-netio_variant(asan WRAP CC gcc RUN sanitizer PACKAGES "gcc" LINK -pthread
+netio_variant(asan WRAP CC gcc RUN sanitizer PACKAGES "gcc" LINK -pthread LOOPS epoll memory-rough
     FLAGS -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all)
 netio_variant(tsan CC gcc RUN sanitizer PACKAGES "gcc" LINK -pthread FLAGS -O1 -fsanitize=thread)
 netio_variant(valgrind CC gcc RUN valgrind NEEDS valgrind PACKAGES "gcc valgrind" LINK -pthread
@@ -145,7 +162,7 @@ endforeach()
 
 # All Windows sockets live in one server process: one test at a time, or their timing would suffer.
 netio_variant(wine CC x86_64-w64-mingw32-gcc RUN wine NEEDS wine wineserver FLAGS -O1
-    LINK -static -lws2_32 BACKENDS select wsapoll afd PACKAGES "gcc-mingw-w64-x86-64 wine wine64"
+    LINK -static -lws2_32 BACKENDS select wsapoll afd LOOPS wsapoll PACKAGES "gcc-mingw-w64-x86-64 wine wine64"
     PROPERTIES FIXTURES_REQUIRED wine RESOURCE_LOCK wine TIMEOUT 240
                ENVIRONMENT "NETIO_WINEPREFIX=${CMAKE_CURRENT_BINARY_DIR}/wine-prefix")
 if(TARGET variant-wine)

@@ -72,8 +72,10 @@ TEST(conn, callbacks_come_in_one_order)
             printf("    %s: %s and %s\n", t[i].name, d.a.log, d.b.log);
         CHECK_STR(t[i].a_log, d.a.log);
         CHECK_STR(t[i].b_log, d.b.log);
-        CHECK_ERR(t[i].a_err, d.a.err);
-        CHECK_ERR(t[i].b_err, d.b.err);
+        if (t[i].a_err == NETIO_ECONNRESET) check_reset(&d.a);
+        else CHECK_ERR(t[i].a_err, d.a.err);
+        if (t[i].b_err == NETIO_ECONNRESET) check_reset(&d.b);
+        else CHECK_ERR(t[i].b_err, d.b.err);
         duo_close(&d);
     }
 }
@@ -123,7 +125,7 @@ TEST(conn, needs_no_callback)
     duo_close(&d);
 }
 
-static const netio_handler only_close = {NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL};
+static const netio_handler only_close = {0};
 
 TEST(conn, replaced_handler_gets_what_follows)
 {
@@ -672,13 +674,13 @@ TEST(conn, file_counts_as_pending_but_not_to_the_limit)
     test_run_for(d.loop, 20);
     CHECK_BETWEEN(1000000, 2900000, netio_conn_pending(d.a.c));
     {
-        static unsigned char buf[90000];
+        static unsigned char buf[80000]; // where the kernel sends no files 16 KiB do count
         stream_fill(buf, sizeof buf, 13, 2900000);
         CHECK_OK(CALL(netio_conn_write(d.a.c, buf, sizeof buf)));
         CHECK_ERR(NETIO_ENOBUFS, CALL(netio_conn_write(d.a.c, buf, sizeof buf)));
     }
     CHECK_OK(CALL(netio_conn_resume(d.b.c)));
-    RUN_UNTIL(d.loop, d.b.got == 2990000);
+    RUN_UNTIL(d.loop, d.b.got == 2980000);
     CHECK_EQ(0, netio_conn_pending(d.a.c));
     duo_close(&d);
     fclose(f);
@@ -700,7 +702,7 @@ TEST(conn, file_that_is_too_short_ends_the_connection)
     RUN_UNTIL(d.loop, d.a.closed && d.b.closed);
     CHECK_ERR(NETIO_ETRUNCATED, d.a.err);
     CHECK_EQ(NETIO_STAGE_WRITE, d.a.error.stage);
-    CHECK_ERR(NETIO_ECONNRESET, d.b.err); // not a clean end: the answer is not whole
+    check_reset(&d.b); // not a clean end: the answer is not whole
     CHECK_BETWEEN(0, 50000, d.b.got);
     duo_close(&d);
     owned_end();
@@ -1245,8 +1247,8 @@ TEST(conn, reset_while_paused_shows_after_resume)
     test_run_for(d.loop, 20);
     CHECK_EQ(0, d.b.got);
     if (!d.b.closed) CHECK_OK(CALL(netio_conn_resume(d.b.c)));
-    RUN_UNTIL(d.loop, d.b.closed);
-    CHECK_ERR(NETIO_ECONNRESET, d.b.err);
+    RUN_UNTIL(d.loop, end_lost(&d.b));
+    check_reset(&d.b);
     CHECK(d.b.got == 0 || d.b.got == 1000);
     duo_close(&d);
 }
@@ -1573,12 +1575,13 @@ TEST(conn, counts_its_traffic)
     netio_loop_stats(d.loop, &all);
     CHECK_EQ(0, all.active);
     CHECK_EQ(2, all.closed);
-    CHECK_EQ(1, all.resets);
+    CHECK_EQ(d.b.err == NETIO_ECONNRESET, all.resets);
+    check_reset(&d.b);
     CHECK_EQ(301, all.bytes_in);
     CHECK_OK(netio_listener_stats(d.listener, &l));
     CHECK_EQ(0, l.active);
     CHECK_EQ(1, l.closed);
-    CHECK_EQ(1, l.resets);
+    CHECK_EQ(d.b.err == NETIO_ECONNRESET, l.resets);
     CHECK_EQ(300, d.b.stats.bytes_in); // still there in on_close
     duo_close(&d);
 }
@@ -1632,6 +1635,7 @@ TEST(conn, error_tells_the_whole_story)
     duo d;
     netio_error e;
     char text[NETIO_ADDR_TEXT];
+    if (test_under("wine")) SKIP("Wine shows a reset as a clean end");
     duo_init(&d);
     duo_open(&d, &end_plain, &end_plain);
     CHECK_ERR(NETIO_ENOENT, netio_conn_error(d.a.c, &e)); // nothing failed

@@ -291,7 +291,9 @@ static void provoke(arena *a)
     case IN_EOF: CHECK_OK(CALL(netio_conn_shutdown(y->c))); break;
     case IN_TIMEOUT: CHECK_OK(CALL(netio_conn_set_timeout(a->x.c, NETIO_TIMEOUT_IDLE, 2))); break;
     case IN_STOP: netio_loop_finish(a->loop, 50); break;
-    case IN_CLOSE: CHECK_OK(CALL(netio_conn_abort(y->c))); break;
+    case IN_CLOSE: // Wine does not show a reset
+        CHECK_OK(CALL(netio_conn_abort(test_under("wine") ? a->x.c : y->c)));
+        break;
     case IN_TIMER: CHECK_OK(netio_timer_once(NULL, a->loop, 0, act_in_task, a)); break;
     case IN_POST: CHECK_OK(netio_loop_post(a->loop, act_in_task, NULL, a, 0)); break;
     case IN_RELEASE:
@@ -583,8 +585,7 @@ static void release_never(void *user)
     test_fail(__FILE__, __LINE__, "released, though it was not taken");
 }
 
-static const netio_filter_ops plain_filter = {"plain", NULL, NULL, NULL, NULL, NULL,
-                                              NULL,    NULL, NULL, NULL, NULL, false};
+static const netio_filter_ops plain_filter = {.name = "plain"};
 
 // Every call on a connection that has ended says so and does nothing, whoever has its place now.
 static void stale_conn(netio_conn c, netio_conn live, netio_file file, bool closed)
@@ -838,7 +839,7 @@ static void udp_counted(netio_udp u, netio_datagram *msgs, size_t n)
 
 TEST(conn_calls, stale_udp_after_reuse)
 {
-    static const netio_udp_handler handler = {udp_counted, NULL, NULL, NULL};
+    static const netio_udp_handler handler = {.on_datagrams = udp_counted};
     netio_loop *loop;
     netio_udp old, u, zero;
     netio_udp_opts opts;

@@ -74,16 +74,18 @@ static void reply_and_close(end *e, int what, const void *data, size_t len)
     CHECK_OK(CALL(netio_conn_close(e->c)));
 }
 
-static void pause_at_open(end *e, int what, const void *data, size_t len)
-{
-    pump_at_open(e, what, data, len);
-    if (what == OPENED) CHECK_OK(CALL(netio_conn_pause(e->c)));
-}
-
 static void resume_it(void *user)
 {
     end *e = (end *)user;
     if (!e->closed) netio_conn_resume(e->c);
+}
+
+static void read_later(end *e, int what, const void *data, size_t len)
+{
+    pump_at_open(e, what, data, len);
+    if (what != OPENED) return;
+    CHECK_OK(CALL(netio_conn_pause(e->c)));
+    CHECK_OK(netio_timer_once(NULL, netio_conn_loop(e->c), 40, resume_it, e));
 }
 
 TEST(conn_close, reply_arrives_though_the_request_was_not_read)
@@ -104,12 +106,11 @@ TEST(conn_close, reply_arrives_though_the_request_was_not_read)
     d.dial.conn.write_queue_max = 2 << 20;
     duo_start(&d, &end_plain, &end_plain);
     for (int i = 0; i < CLIENTS; i++) {
-        clients[i].on = pause_at_open; // it reads late
+        clients[i].on = read_later;
         clients[i].out_len = 1000000;
         clients[i].piece = 50000;
         clients[i].seed = 33;
         duo_dial(&d, &clients[i], &end_plain);
-        CHECK_OK(netio_timer_once(NULL, d.loop, 40 + i, resume_it, &clients[i]));
     }
     for (int i = 0; i < CLIENTS; i++) {
         RUN_UNTIL(d.loop, clients[i].closed);
@@ -274,7 +275,7 @@ TEST(conn_close, drops_a_bounded_amount)
     CHECK(d.a.stats.bytes_in < 3000000);
     if (!d.b.closed) (void)CALL(netio_conn_write(d.b.c, "x", 1)); // then it notices at the latest
     RUN_UNTIL(d.loop, d.b.closed);
-    CHECK(d.b.err == NETIO_ECONNRESET || d.b.err == NETIO_EPIPE);
+    check_reset(&d.b);
     duo_close(&d);
 }
 
@@ -497,7 +498,7 @@ TEST(conn_close, reset_during_write)
         CHECK_OK(CALL(netio_conn_abort(d.b.c)));
         CHECK_ERR(NETIO_ESTALE, CALL(netio_conn_write(d.b.c, "x", 1)));
         RUN_UNTIL(d.loop, d.a.closed && d.b.closed);
-        CHECK(d.a.err == NETIO_ECONNRESET || d.a.err == NETIO_EPIPE);
+        check_reset(&d.a);
         CHECK(d.a.error.stage == NETIO_STAGE_WRITE || d.a.error.stage == NETIO_STAGE_READ);
         CHECK_ERR(NETIO_ECONNABORTED, d.b.err);
         test_run_for(d.loop, 1);
@@ -523,10 +524,10 @@ TEST(conn_close, abort_resets_at_once_whatever_is_queued)
     RUN_UNTIL(d.loop, d.a.closed);
     CHECK_ERR(NETIO_ECONNABORTED, d.a.err);
     CHECK_OK(CALL(netio_conn_resume(d.b.c)));
-    RUN_UNTIL(d.loop, d.b.closed);
-    CHECK_ERR(NETIO_ECONNRESET, d.b.err);
+    RUN_UNTIL(d.loop, end_lost(&d.b));
+    check_reset(&d.b);
     CHECK(d.b.got < 900000);
-    CHECK_EQ(0, d.b.ended);
+    if (!test_under("wine")) CHECK_EQ(0, d.b.ended);
     duo_close(&d);
 }
 

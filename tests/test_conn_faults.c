@@ -327,7 +327,7 @@ static int double_written(netio_filter_io *io, const netio_buf *bufs, size_t cou
     return err;
 }
 static const netio_filter_ops double_ops = {
-    "copy", NULL, NULL, NULL, double_received, NULL, double_written, NULL, NULL, NULL, NULL, false};
+    .name = "copy", .received = double_received, .written = double_written};
 
 static void filter_story(void)
 {
@@ -431,14 +431,104 @@ TEST(conn_faults, allocations_of_adopt_and_detach)
     every_allocation_here(adopt_story);
 }
 
+// --- how many calls -------------------------------------------------------------------------------
+
+// Situation (a): while descriptors are short the listener asks again with growing pauses, and then
+// takes those that waited.
+TEST(conn_faults, few_calls_of_accept_without_descriptors)
+{
+    enum { CLIENTS = 4 };
+    netio_listener_opts listen;
+    netio_socket s[CLIENTS];
+    netio_addr a;
+    sockets_only();
+    memset(&listen, 0, sizeof listen);
+    memset(&f, 0, sizeof f);
+    memset(&told, 0, sizeof told);
+    world_begin();
+    CHECK_OK(world_open(&end_plain, &listen));
+    CHECK_OK(netio_addr_parse(&a, w.addr, strlen(w.addr)));
+    armed = false;
+    for (int i = 0; i < CLIENTS; i++) {
+        int err = netio_connect_start(&s[i], &a, NULL);
+        CHECK(err == 0 || err == NETIO_EINPROGRESS);
+    }
+    memset(&f, 0, sizeof f);
+    f.storm = NO_ACCEPT;
+    armed = true;
+    test_run_for(w.loop, 700);
+    armed = false;
+    CHECK_BETWEEN(4, 9, f.count[C_ACCEPT]); // at 0, 10, 30, 70, 150, 310, 630 ms
+    CHECK(f.seen < 60);
+    f.storm = 0;
+    RUN_UNTIL(w.loop, w.p.used == CLIENTS);
+    for (int i = 0; i < CLIENTS; i++) CHECK_OK(netio_close(&s[i]));
+    world_end();
+}
+
+// A message costs one recv, one send and its share of the waiting; poll and select ask besides
+// whether a descriptor that is ready is still the one that was registered.
+static void answer(end *e, int what, const void *data, size_t len)
+{
+    (void)data, (void)len;
+    if (what == DATA && e->got < 100) CHECK_OK(CALL(netio_conn_write(e->c, "?", 1)));
+}
+
+TEST(conn_faults, few_calls_for_a_message)
+{
+    enum { CLIENTS = 20 };
+    static end client[CLIENTS], served[CLIENTS];
+    netio_listener_opts listen;
+    netio_dial_opts opts;
+    long messages = 2 * 99 * CLIENTS;
+    sockets_only();
+    memset(&listen, 0, sizeof listen);
+    memset(&opts, 0, sizeof opts);
+    memset(client, 0, sizeof client);
+    memset(&f, 0, sizeof f);
+    memset(&told, 0, sizeof told);
+    world_begin();
+    w.p.ends = served;
+    w.p.cap = CLIENTS;
+    w.p.like.echo = true;
+    CHECK_OK(world_open(&end_plain, &listen));
+    for (int i = 0; i < CLIENTS; i++) {
+        client[i].on = answer;
+        CHECK_OK(dial(&client[i], w.addr, &opts));
+        armed = false;
+        CHECK_OK(netio_conn_write(client[i].c, "?", 1));
+        RUN_UNTIL(w.loop, client[i].opened && w.p.used == (size_t)i + 1 && client[i].got == 1);
+        CHECK_OK(netio_conn_pause(client[i].c));
+    }
+    memset(&f, 0, sizeof f);
+    for (int i = 0; i < CLIENTS; i++) CHECK_OK(netio_conn_resume(client[i].c));
+    armed = true;
+    for (int i = 0; i < CLIENTS; i++) RUN_UNTIL(w.loop, client[i].got == 100);
+    armed = false;
+    printf("    %ld calls for %ld messages\n", f.seen, messages);
+    CHECK((f.seen - f.count[C_FSTAT]) * 10 <= messages * 23);
+    CHECK(f.count[C_FSTAT] * 10 <= messages * 11);
+    world_end();
+}
+
+// clang-format off
 static const test_case cases[] = {
-    T(conn_faults, calls_of_an_echo),           T(conn_faults, calls_of_a_dial),
-    T(conn_faults, calls_of_a_refusal),         T(conn_faults, calls_of_a_relay),
-    T(conn_faults, calls_of_adopt_and_detach),  T(conn_faults, calls_under_a_filter),
-    T(conn_faults, allocations_of_an_echo),     T(conn_faults, allocations_of_a_dial),
-    T(conn_faults, allocations_of_a_refusal),   T(conn_faults, allocations_of_a_relay),
-    T(conn_faults, allocations_under_a_filter), T(conn_faults, allocations_of_adopt_and_detach),
+    T(conn_faults, calls_of_an_echo),
+    T(conn_faults, calls_of_a_dial),
+    T(conn_faults, calls_of_a_refusal),
+    T(conn_faults, calls_of_a_relay),
+    T(conn_faults, calls_of_adopt_and_detach),
+    T(conn_faults, calls_under_a_filter),
+    T(conn_faults, allocations_of_an_echo),
+    T(conn_faults, allocations_of_a_dial),
+    T(conn_faults, allocations_of_a_refusal),
+    T(conn_faults, allocations_of_a_relay),
+    T(conn_faults, allocations_under_a_filter),
+    T(conn_faults, allocations_of_adopt_and_detach),
+    T(conn_faults, few_calls_of_accept_without_descriptors),
+    T(conn_faults, few_calls_for_a_message),
 };
+// clang-format on
 
 int main(int argc, char **argv)
 {

@@ -48,8 +48,10 @@ typedef struct end {
     bool aborted;
     bool dropping; // has, or had, a handler without on_data
     bool paused, joined, refused, eof, in_data;
-    bool refiltered; // a filter came after bytes were unread: they pass it, in pieces
+    bool refiltered; // a filter or framing came after bytes were unread: they come in pieces
+    size_t framed;   // in frames of so many bytes; 0: not
     bool doomed;     // a call found it stale: on_close must follow
+    bool broken;     // a write found that the peer takes no more: on_close must say so
     int err;
     int filters;
     bool pair; // of netio_conn_pair: no socket
@@ -181,6 +183,9 @@ static uint64_t total(const end *e)
     return e->tail_at + total(source) - e->tail_got;
 }
 
+// And how much more may come, of a write at which a filter failed.
+static uint64_t torn(const end *e) { return e->torn + (e->tail_of ? torn(e->tail_of->peer) : 0); }
+
 // The bytes of an end from `pos` on, in one run: how many, and where.
 static size_t run_of(const end *e, uint64_t pos, size_t len, const unsigned char **bytes)
 {
@@ -208,7 +213,7 @@ static void check_bytes(const end *e, const unsigned char *data, size_t len)
         data += n;
         len -= n;
     }
-    HOLD(e, pos <= total(e->peer) + e->peer->torn, "more bytes than were written", pos,
+    HOLD(e, pos <= total(e->peer) + torn(e->peer), "more bytes than were written", pos,
          total(e->peer));
 }
 
@@ -501,6 +506,7 @@ static void on_data(netio_conn c, const void *data, size_t len)
     HOLD(e, !e->paused, "on_data though it is paused", 0, 0);
     HOLD(e, !e->eof, "on_data after on_eof", 0, 0);
     HOLD(e, !e->joined, "on_data though it is joined", 0, 0);
+    HOLD(e, !e->framed, "on_data though it has framing", len, e->framed);
     w.bytes += len;
     e->kept = len < kept ? kept - len : 0;
     e->in_data = true;
@@ -517,6 +523,26 @@ static void on_data(netio_conn c, const void *data, size_t len)
             e->got -= k;
         }
         event("unread", e->id, (long long)k);
+    }
+    random_ops();
+    e->in_data = false;
+    leave();
+}
+
+static void on_frame(netio_conn c, const netio_frame *frame)
+{
+    end *e = begin_live(c, "frame", (long long)frame->len);
+    HOLD(e, frame->len == e->framed, "a frame of another size", frame->len, e->framed);
+    HOLD(e, !e->paused, "on_frame though it is paused", 0, 0);
+    HOLD(e, !e->eof, "on_frame after on_eof", 0, 0);
+    w.bytes += frame->len;
+    e->kept = frame->len < e->kept ? e->kept - frame->len : 0;
+    if (e->kept == 0) e->refiltered = false;
+    e->in_data = true;
+    take_in(e, (const unsigned char *)frame->data, frame->len);
+    if (dice(50) == 0) {
+        int err = CALL(netio_conn_unread(c, 1));
+        HOLD(e, err == NETIO_EINVAL, "unread in on_frame", err, 0);
     }
     random_ops();
     e->in_data = false;
@@ -541,6 +567,25 @@ static void on_secure(netio_conn c)
     leave();
 }
 
+// Netio ended it, and says why in on_close, soon or already.
+static bool failed(const end *e)
+{
+    netio_error why;
+    if (e->err) return true;
+    if (e->over) return false;
+    return netio_conn_error(e->c, &why) == 0 || (!e->closing && !netio_conn_alive(e->c));
+}
+
+// Its stream may end cleanly before its last byte: it was given up by a filter, or it is one of two
+// that were joined and then closed.
+static bool ends_anywhere(const end *e)
+{
+    if (failed(e)) return true;
+    if (!e->joined) return false;
+    return e->closing || e->shut || e->tail_of->closing || w.finishing || failed(e->tail_of) ||
+           ends_anywhere(e->tail_of->peer);
+}
+
 static void on_eof(netio_conn c)
 {
     end *e = begin_live(c, "eof", 0);
@@ -549,15 +594,9 @@ static void on_eof(netio_conn c)
     e->eof = true;
     const end *p = e->peer;
     if (p && !e->dropping && !e->joined) {
-        // A join that was closed in the middle ends cleanly at any byte, and so may an end that
-        // was given up by a filter.
-        netio_error why;
-        bool failed = p->err || (!p->over && netio_conn_error(p->c, &why) == 0) ||
-                      (!p->closing && !netio_conn_alive(p->c));
-        bool cut = p->joined && (p->closing || p->shut || p->tail_of->closing || w.finishing);
-        HOLD(e, cut || failed || e->got + e->kept == total(p), "on_eof before the last byte",
+        HOLD(e, ends_anywhere(p) || e->got + e->kept == total(p), "on_eof before the last byte",
              e->got + e->kept, total(p));
-        HOLD(e, p->shut || p->closing || p->joined || p->over || w.finishing || failed,
+        HOLD(e, p->shut || p->closing || p->joined || p->over || w.finishing || failed(p),
              "on_eof though the peer has not ended", p->id, 0);
     }
     if (w.winding_down && usable(e) && CALL(netio_conn_close(c)) == 0) e->closing = true;
@@ -602,6 +641,7 @@ static void on_close(netio_conn c, int err)
     if (netio_conn_same(e->c, c)) { // else it was detached, and lives on under another handle
         e->over = true;
         e->err = err;
+        HOLD(e, err < 0 || !e->broken, "a broken pipe ends cleanly", 0, 0);
     } else {
         HOLD(e, err == 0, "a detached handle ends with an error", err, 0);
     }
@@ -609,12 +649,16 @@ static void on_close(netio_conn c, int err)
     leave();
 }
 
+#define ALWAYS .on_open = on_open, .on_secure = on_secure, .on_close = on_close
 static const netio_handler handlers[] = {
-    {on_open, on_secure, on_data, on_drain, on_eof, on_timeout, on_stop, on_close},
-    {on_open, on_secure, on_data, on_drain, on_eof, on_timeout, on_stop, on_close},
-    {on_open, on_secure, on_data, on_drain, NULL, on_timeout, on_stop, on_close},
-    {on_open, on_secure, on_data, NULL, on_eof, NULL, NULL, on_close},
-    {on_open, on_secure, NULL, on_drain, on_eof, on_timeout, on_stop, on_close},
+    {ALWAYS, .on_data = on_data, .on_frame = on_frame, .on_drain = on_drain, .on_eof = on_eof,
+     .on_timeout = on_timeout, .on_stop = on_stop},
+    {ALWAYS, .on_data = on_data, .on_frame = on_frame, .on_drain = on_drain, .on_eof = on_eof,
+     .on_timeout = on_timeout, .on_stop = on_stop},
+    {ALWAYS, .on_data = on_data, .on_frame = on_frame, .on_drain = on_drain,
+     .on_timeout = on_timeout, .on_stop = on_stop},
+    {ALWAYS, .on_data = on_data, .on_frame = on_frame, .on_eof = on_eof},
+    {ALWAYS, .on_drain = on_drain, .on_eof = on_eof, .on_timeout = on_timeout, .on_stop = on_stop},
 };
 static const netio_handler accepting = {.on_open = accepted_open, .on_close = on_close};
 
@@ -727,8 +771,12 @@ static void wrote(end *e, int err, uint64_t len, size_t pending)
         e->doomed = true;
         return;
     }
+    if (err == NETIO_EPIPE) { // the peer takes no more; what it sent before can still be read
+        e->broken = e->broken || !e->shut;
+        return;
+    }
     if (e->shut) {
-        HOLD(e, err == NETIO_EPIPE || allowed(err), "another error after shutdown", err, 0);
+        HOLD(e, allowed(err), "another error after shutdown", err, 0);
         return;
     }
     if (err == NETIO_ENOBUFS) {
@@ -807,6 +855,12 @@ static void op_write_file(end *e)
     wrote(e, err, len, pending);
 }
 
+static void op_send_frame(end *e)
+{
+    size_t len = e->framed ? e->framed : some_size(PERIOD), pending = netio_conn_pending(e->c);
+    wrote(e, CALL(netio_conn_send(e->c, bytes_at(e, e->taken), len)), len, pending);
+}
+
 static void op_send(end *e)
 {
     if (!may_write(e)) return;
@@ -814,6 +868,7 @@ static void op_send(end *e)
     case 0: op_writev(e); break;
     case 1: op_write_owned(e); break;
     case 2: op_write_file(e); break;
+    case 3: op_send_frame(e); break;
     default: op_write(e);
     }
     if (usable(e) && dice(6) == 0) gone(e, CALL(netio_conn_flush(e->c)));
@@ -916,6 +971,22 @@ static void op_settings(end *e)
     if (!gone(e, err)) HOLD(e, allowed(err), "a setting fails", err, 0);
 }
 
+// Frames without a header carry the same bytes, in order.
+static void op_framing(end *e)
+{
+    netio_framing framing;
+    memset(&framing, 0, sizeof framing);
+    if (e->joined) return;
+    if (dice(3)) framing = netio_framing_fixed(20 + some_size(3000));
+    int err = CALL(netio_conn_set_framing(e->c, framing));
+    event("framing", e->id, err < 0 ? err : (long long)framing.max);
+    if (gone(e, err)) return;
+    HOLD(e, allowed(err) || (e->eof && err == NETIO_EOF), "set_framing fails", err, 0);
+    if (err < 0) return;
+    e->framed = framing.format ? framing.max : 0;
+    if (e->kept) e->refiltered = true;
+}
+
 static void op_filter(end *e)
 {
     if (e->joined || e->filters > 3) return;
@@ -934,6 +1005,7 @@ static void op_join(end *a)
     end *b = some_end();
     if (!b || b == a || a->host != b->host || a->joined || b->joined) return;
     if (!a->opened || !b->opened || a->dropping || b->dropping || a->in_data || b->in_data) return;
+    if (a->framed || b->framed) return;
     if (a->paused || b->paused || a->shut || b->shut || a->eof || b->eof) return;
     if (!a->peer || !b->peer || a->peer == b || !b->peer->peer || !a->peer->peer) return;
     if (a->peer->joined || b->peer->joined) return; // a ring would never end
@@ -994,6 +1066,7 @@ static void op_detach(end *e)
         return;
     }
     e->opened = e->paused = false;
+    e->framed = 0;
     has_handle(g, c, false);
     check_stale(e, old);
 }
@@ -1177,6 +1250,7 @@ static void one_op(void)
     else if (d < 70) op_pause(e);
     else if (d < 76) op_settings(e);
     else if (d < 78) op_filter(e);
+    else if (d < 79) op_framing(e);
     else if (d < 80) op_join(e);
     else if (d < 82) op_detach(e);
     else if (d < 84) op_each();
@@ -1300,7 +1374,7 @@ static void check_end(const end *x)
     const end *y = x->peer;
     if (!y || y->joined || y->refused || x->refused) return;
     uint64_t got = y->got + y->kept;
-    HOLD(y, got <= total(x) + x->torn, "more came than was sent", got, total(x));
+    HOLD(y, got <= total(x) + torn(x), "more came than was sent", got, total(x));
     if (got >= total(x) || x->joined) return;
     HOLD(x, x->err || y->err || y->closing || y->dropping || w.finishing,
          "bytes are missing and nobody was told", total(x), got);

@@ -39,11 +39,11 @@ TEST(conn_time, idle_without_on_timeout_aborts)
     d.dial.conn.idle_timeout_ms = 40;
     duo_open(&d, &end_plain, &end_all);
     start = now(&d);
-    RUN_UNTIL(d.loop, d.a.closed && d.b.closed);
+    RUN_UNTIL(d.loop, d.a.closed && end_lost(&d.b));
     CHECK_BETWEEN(35, 5000, now(&d) - start);
     CHECK_ERR(NETIO_ETIMEDOUT, d.a.err);
     CHECK_EQ(NETIO_TIMEOUT_IDLE, d.a.error.timeout);
-    CHECK_ERR(NETIO_ECONNRESET, d.b.err);
+    check_reset(&d.b);
     duo_close(&d);
 }
 
@@ -431,10 +431,11 @@ TEST(conn_time, finish_waits_for_the_active_and_cuts_the_stuck)
     end_pump(&served[1 + ACTIVE]);
     end_pump(&served[1 + STUCK]);
     start = now(&d);
-    netio_loop_finish(d.loop, 200);
+    int limit = test_under("wine") || test_under("valgrind") ? 2000 : 200;
+    netio_loop_finish(d.loop, limit);
     CHECK_OK(netio_loop_run(d.loop));
-    CHECK_BETWEEN(199, 5000, now(&d) - start); // the stuck one used all of it
-    CHECK_EQ(900000, client[ACTIVE].got);      // the active one has all
+    CHECK_BETWEEN(limit - 1, limit + 5000, now(&d) - start); // the stuck one used all of it
+    CHECK_EQ(900000, client[ACTIVE].got);                    // the active one has all
     CHECK_EQ(1, served[1 + ACTIVE].closed);
     CHECK_EQ(1, served[1 + STUCK].closed);
     CHECK(served[1 + STUCK].err < 0);

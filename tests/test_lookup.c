@@ -455,7 +455,7 @@ TEST(lookup, no_more_threads_than_allowed)
 {
     enum { N = 20 };
     answer a[N];
-    char text[32];
+    char text[64];
     need_threads();
     names_reset();
     open_loop(0, 2);

@@ -1179,7 +1179,8 @@ TEST(loop, finish_aborts_the_rest_when_time_is_over)
     CHECK_OK(netio_loop_run(loop));
     CHECK_BETWEEN(100000, 5000000, netio_now_us() - start);
     CHECK_RAN("sf");
-    CHECK_ERR(NETIO_ECONNRESET, netio_recv(peer, buf, sizeof buf, LONG_MS));
+    ptrdiff_t n = netio_recv(peer, buf, sizeof buf, LONG_MS);
+    CHECK(n == NETIO_ECONNRESET || (n == NETIO_EOF && test_under("wine"))); // which sends no RST
     CHECK_OK(netio_close(&peer));
     close_loop();
 }

@@ -421,6 +421,10 @@ TEST(loop_udp, a_port_that_is_closed_is_an_error_and_no_end)
     memset(&opts, 0, sizeof opts);
     opts.peer = text;
     open_point(&a, loop, "127.0.0.1:0", &opts);
+    if (test_under("wine")) {
+        test_loop_destroy(&loop);
+        SKIP("Wine loses the ICMP error when its poll sees it first");
+    }
     for (int i = 1; i <= 3; i++) {
         send_numbered(&a, i, 10, NULL);
         RUN_UNTIL(loop, a.errors >= i);

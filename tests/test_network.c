@@ -1,14 +1,20 @@
-// The network in memory: what it does to bytes, datagrams and time, exactly, and the same each time.
+// The network in memory: what it does to bytes, datagrams and time, exactly and the same each time.
 //
-// A `world` is a network and the loops on it. Its connections note what happens to them, and when on
-// the network's clock. That programs behave on it as over sockets is shown by the programs that run
+// A `world` is a network and the loops on it. Its connections note what happens to them, and when
+// on the network's clock. That programs behave on it as over sockets is shown by those that run
 // over both; here stands what only this network does, and pairs of connections on any loop.
 #include "test.h"
+
+#ifndef _WIN32
+#include <sys/wait.h>
+#include <unistd.h>
+#endif
 
 enum { LOOPS = 4, ENDS = 300 };
 
 typedef struct end {
     netio_conn c;
+    netio_loop *loop; // that opened it
     int opened, ended, drained, closed, err;
     uint64_t opened_us, got_us, closed_us; // got_us: last bytes
     uint64_t got, pieces, largest, hash;   // received
@@ -75,6 +81,7 @@ static void on_open(netio_conn c)
 {
     end *e = end_of(c);
     e->opened++;
+    e->loop = netio_conn_loop(c);
     e->opened_us = now();
     trace(1);
     pump(e);
@@ -121,10 +128,13 @@ static void on_close(netio_conn c, int err)
     trace(4 + (uint64_t)-err);
 }
 
-static const netio_handler handler = {on_open, NULL, on_data, on_drain,
-                                      on_eof,  NULL, NULL,    on_close};
+static const netio_handler handler = {.on_open = on_open,
+                                      .on_data = on_data,
+                                      .on_drain = on_drain,
+                                      .on_eof = on_eof,
+                                      .on_close = on_close};
 
-// --- making and ending the world -----------------------------------------------------------------
+// --- making and ending the world ---------------------------------------------------------------
 
 static void world(uint64_t seed, const netio_link *link)
 {
@@ -342,7 +352,8 @@ TEST(network, timers_of_all_loops_run_in_order_of_time)
 // Bytes
 //================================================================================================
 
-static const netio_link rough = {7, 3, 0, 0, 0, 5000, 700, 900, 0, false};
+static const netio_link rough = {
+    .latency_ms = 7, .jitter_ms = 3, .window = 5000, .piece_max = 700, .send_max = 900};
 
 static uint64_t transfer(uint64_t seed, const netio_link *link, uint64_t *hash)
 {
@@ -467,8 +478,7 @@ TEST(network, both_directions_may_be_reset_at_once)
         pump(&a);
         pump(b);
         run(1000);
-        CHECK_BETWEEN(0, 700, a.got); // latency 0: the first one's end may come before
-        CHECK_EQ(700, b->got);
+        CHECK_EQ(700, a.got > b->got ? a.got : b->got); // the first one's end ends the other, too
         CHECK_ERR(NETIO_ECONNRESET, a.err);
         CHECK_ERR(NETIO_ECONNRESET, b->err);
         over();
@@ -508,6 +518,49 @@ TEST(network, a_partition_stalls_connections_until_it_heals)
     CHECK_ERR(NETIO_ETIMEDOUT, never.err);
     CHECK_EQ(30000000, never.closed_us - start); // the usual deadline of a dial
     over();
+}
+
+// Links of every kind replace each other while bytes go to and fro; in the end all have come.
+TEST(network, links_that_change_lose_no_byte)
+{
+    for (uint32_t seed = 1; seed <= 60; seed++) {
+        uint32_t random = seed;
+        end a[6];
+        memset(a, 0, sizeof a);
+        two(seed, NULL);
+        w.echo = true;
+        for (int i = 0; i < 6; i++) {
+            a[i].total = test_random(&random) % 60000 + 1;
+            a[i].shut = true;
+        }
+        for (int i = 0; i < 40; i++) {
+            netio_link l = link_of((int)(test_random(&random) % 30), 0);
+            if (test_random(&random) % 2) l.bandwidth = 1000 + test_random(&random) % 200000;
+            if (test_random(&random) % 2) l.window = 1 + test_random(&random) % 20000;
+            if (test_random(&random) % 2) l.piece_max = 1 + test_random(&random) % 3000;
+            if (test_random(&random) % 2) l.send_max = 1 + test_random(&random) % 3000;
+            l.cut = test_random(&random) % 3 == 0;
+            if (i < 6) dial(&a[i]);
+            CHECK_OK(netio_network_link(w.net, test_random(&random) % 2 ? "10.0.0.2" : NULL,
+                                        "10.0.0.1", &l));
+            run((int)(test_random(&random) % 200));
+            if (test_random(&random) % 4) continue;
+            netio_conn c = a[test_random(&random) % 6].c;
+            if (!netio_conn_alive(c)) continue;
+            CHECK_OK(netio_conn_pause(c));
+            run((int)(test_random(&random) % 50));
+            if (netio_conn_alive(c)) CHECK_OK(netio_conn_resume(c));
+        }
+        netio_link good = link_of(5, 1000000);
+        CHECK_OK(netio_network_link(w.net, NULL, NULL, &good));
+        run(60000);
+        for (int i = 0; i < 6; i++) {
+            CHECK_EQ(a[i].total, a[i].got);
+            CHECK_EQ(1, a[i].closed);
+            CHECK_OK(a[i].err);
+        }
+        over();
+    }
 }
 
 TEST(network, links_differ_between_hosts_and_the_last_that_fits_counts)
@@ -964,7 +1017,7 @@ TEST(network, datagrams_are_lost_doubled_and_overtaken_as_the_link_says)
         two_points(&l);
         for (int n = 0; n < 10000; n++) {
             send_number(&p2, n, &p1.addr);
-            if (n % 100 == 99) run(cases[i].jitter ? 1 : 6);
+            if (n % 100 == 99) run(cases[i].jitter ? 3 : 6);
         }
         run(100);
         CHECK_BETWEEN(cases[i].low, cases[i].high, p1.got);
@@ -1088,7 +1141,8 @@ TEST(network, a_sender_that_is_too_fast_is_held_back)
         CHECK(taken < 2000);
     }
     CHECK_ERR(NETIO_ENOBUFS, err);
-    CHECK_BETWEEN(940, 970, taken); // 256 KiB here, 1 MiB in the network, 512 for each counted too
+    CHECK_BETWEEN(800, 970,
+                  taken); // 1 MiB in the network with 512 for each, and what is queued here
     run(20000);
     CHECK_EQ(taken, p1.got);
     CHECK_EQ(1, p2.drained);
@@ -1121,7 +1175,8 @@ static void on_ring_open(netio_conn c)
     e->then = pass_on;
 }
 
-static const netio_handler ring = {on_ring_open, NULL, on_data, NULL, NULL, NULL, NULL, on_close};
+static const netio_handler ring = {
+    .on_open = on_ring_open, .on_data = on_data, .on_close = on_close};
 
 TEST(network, several_loops_reach_each_other)
 {
@@ -1146,6 +1201,68 @@ TEST(network, several_loops_reach_each_other)
         CHECK_EQ(30000 * (i + 1), w.ends[i].got_us - start);
     }
     over();
+}
+
+TEST(network, a_listener_shares_its_clients_out)
+{
+    netio_listener_opts o;
+    end a[9];
+    memset(a, 0, sizeof a);
+    memset(&o, 0, sizeof o);
+    world(1, &rough);
+    for (int i = 0; i < 3; i++) join(i, NULL);
+    o.workers = w.loops;
+    o.worker_count = 3;
+    w.echo = true;
+    CHECK_OK(netio_listener_open(&w.l, w.loops[0], "127.0.0.1:80", &handler, &o));
+    for (int i = 0; i < 9; i++) {
+        a[i].total = 5000;
+        a[i].shut = true;
+        dial_from(w.loops[i % 3], &a[i], "127.0.0.1:80");
+    }
+    run(60000);
+    CHECK_EQ(9, w.count);
+    int of[3] = {0, 0, 0};
+    for (int i = 0; i < 9; i++)
+        for (int k = 0; k < 3; k++) of[k] += w.ends[i].loop == w.loops[k];
+    for (int k = 0; k < 3; k++) CHECK_EQ(3, of[k]);
+    for (int i = 0; i < 9; i++) {
+        CHECK_EQ(5000, a[i].got);
+        CHECK_OK(a[i].err);
+    }
+    over();
+}
+
+// The child's copy goes without a word; the parent's lives on.
+TEST(network, a_forked_child_frees_its_copy)
+{
+#ifdef _WIN32
+    SKIP("no fork on Windows");
+#else
+    end a;
+    int status = -1;
+    memset(&a, 0, sizeof a);
+    long blocks = test_blocks();
+    two(1, &rough);
+    a.total = 50000;
+    a.shut = w.echo = true;
+    dial(&a);
+    point_open(&p1, w.loops[0], ":53", NULL);
+    send_number(&p1, 1, &p1.addr);
+    run(50);
+    pid_t child = fork();
+    if (child == 0) {
+        for (int i = 0; i < 2; i++) netio_loop_destroy_after_fork(w.loops[i]);
+        _exit(netio_network_destroy(w.net) || test_blocks() != blocks || a.closed);
+    }
+    CHECK(child > 0);
+    CHECK(waitpid(child, &status, 0) == child);
+    CHECK_EQ(0, status);
+    run(10000);
+    CHECK_EQ(50000, a.got);
+    CHECK_OK(a.err);
+    over();
+#endif
 }
 
 static void stop_it(void *user) { netio_loop_stop((netio_loop *)user); }
@@ -1264,8 +1381,7 @@ TEST(network, misuse_is_refused)
                                                NULL, NULL) == NETIO_EINVAL
                                  ? NETIO_ENOTSUP
                                  : 0);
-    CHECK_ERR(NETIO_EAFNOSUPPORT,
-              netio_listener_open(NULL, w.loops[0], "unix:/tmp/x", &handler, NULL));
+    CHECK_ERR(NETIO_EAFNOSUPPORT, netio_listener_open(NULL, w.loops[0], "unix:x", &handler, NULL));
     over();
 }
 
@@ -1422,8 +1538,11 @@ static void real_on_close(netio_conn c, int err)
     e->err = err;
 }
 
-static const netio_handler real_handler = {real_on_open, NULL, real_on_data, real_on_drain,
-                                           real_on_eof,  NULL, NULL,         real_on_close};
+static const netio_handler real_handler = {.on_open = real_on_open,
+                                           .on_data = real_on_data,
+                                           .on_drain = real_on_drain,
+                                           .on_eof = real_on_eof,
+                                           .on_close = real_on_close};
 
 TEST(pair, on_a_loop_over_sockets)
 {
@@ -1504,6 +1623,7 @@ TEST_MAIN("network", T(network, an_idle_hour_takes_no_time), T(network, latency_
           T(network, pieces_and_sends_are_of_random_sizes_up_to_their_limits),
           T(network, reset_at_is_exact), T(network, both_directions_may_be_reset_at_once),
           T(network, a_partition_stalls_connections_until_it_heals),
+          T(network, links_that_change_lose_no_byte),
           T(network, links_differ_between_hosts_and_the_last_that_fits_counts),
           T(network, ends_arrive_after_all_bytes),
           T(network, an_abort_discards_what_waits_and_resets_the_peer), T(network, nobody_listens),
@@ -1521,7 +1641,8 @@ TEST_MAIN("network", T(network, an_idle_hour_takes_no_time), T(network, latency_
           T(network, datagrams_are_cut_to_the_slot_and_may_be_empty_or_large),
           T(network, a_receiver_that_does_not_read_loses_datagrams_and_no_memory),
           T(network, a_sender_that_is_too_fast_is_held_back),
-          T(network, several_loops_reach_each_other), T(network, a_stop_ends_the_run),
+          T(network, several_loops_reach_each_other), T(network, a_listener_shares_its_clients_out),
+          T(network, a_forked_child_frees_its_copy), T(network, a_stop_ends_the_run),
           T(network, a_run_ends_when_nothing_is_left_that_could_happen),
           T(network, loops_come_and_go_while_it_runs), T(network, misuse_is_refused),
           T(network, no_memory_has_a_name), T(network, connections_leave_nothing_behind),

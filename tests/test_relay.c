@@ -131,8 +131,8 @@ static int xor_written(netio_filter_io *io, const netio_buf *bufs, size_t count)
     return 0;
 }
 
-static const netio_filter_ops xor_ops = {"xor",       NULL, NULL, NULL, xor_received, NULL,
-                                         xor_written, NULL, NULL, NULL, NULL,         false};
+static const netio_filter_ops xor_ops = {
+    .name = "xor", .received = xor_received, .written = xor_written};
 
 static void both_ways(int copies, uint64_t there, uint64_t back)
 {
@@ -280,6 +280,7 @@ TEST(relay, slow_reader_holds_the_writer_back)
 
 TEST(relay, reset_of_one_side_aborts_the_other)
 {
+    if (test_under("wine")) SKIP("Wine shows a reset as a clean end");
     for (int who = 0; who < 2; who++) {
         chain x;
         chain_init(&x);
@@ -305,6 +306,7 @@ TEST(relay, abort_or_close_of_one_side_ends_the_other)
     for (int how = 0; how < 2; how++) {
         chain x;
         chain_init(&x);
+        x.front_opts.conn.close_timeout_ms = 50;
         chain_open(&x);
         chain_join(&x);
         CHECK_OK(CALL(netio_conn_write(x.client.c, "x", 1)));

@@ -77,6 +77,8 @@ def program(name):
     path = os.path.join(folder, name)
     # Old C libraries want -pthread; elsewhere it does no harm.
     source = os.path.join(SOURCE, "examples", name + ".c")
+    if not os.path.isfile(source):
+        source = os.path.join(SOURCE, "examples", "apps", name + ".c")
     if subprocess.call(cc + ["-pthread", source, "-o", path]):
         print("FAIL %s does not compile" % source)
         sys.exit(1)

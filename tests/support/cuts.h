@@ -2,11 +2,19 @@
 //
 // A run is a transcript: each frame with all that it says and a sum of its bytes, then what ended
 // it. Every piece lies in a block of exactly its length that is overwritten and freed as soon as
-// the decoder has no more right to it, so that a byte too far, or a look back, is seen.
+// the decoder has no more right to it, so that a byte too far, or a look back, is seen; fed whole,
+// it also ends where the next page cannot be read. Include this first.
 #ifndef NETIO_TEST_CUTS_H
 #define NETIO_TEST_CUTS_H
 
+#if !defined(_WIN32) && !defined(_GNU_SOURCE)
+#define _GNU_SOURCE // MAP_ANONYMOUS under -std=c99
+#endif
 #include "test.h"
+
+#ifndef _WIN32
+#include <sys/mman.h>
+#endif
 
 typedef struct cuts {
     netio_framing framing;
@@ -47,6 +55,25 @@ static int cuts_drain(cuts *c, netio_decoder *d)
     return r;
 }
 
+enum { CUTS_GUARDED = 65536 }; // a multiple of every page size
+
+#ifdef _WIN32
+static unsigned char *cuts_guard(void) { return NULL; } // exact blocks must do
+#else
+// The end of memory behind which nothing can be read.
+static unsigned char *cuts_guard(void)
+{
+    static unsigned char *end;
+    if (end) return end;
+    void *p =
+        mmap(NULL, 2 * CUTS_GUARDED, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) return NULL;
+    if (mprotect((unsigned char *)p + CUTS_GUARDED, CUTS_GUARDED, PROT_NONE) != 0) return NULL;
+    end = (unsigned char *)p + CUTS_GUARDED;
+    return end;
+}
+#endif
+
 // `first` bytes, then pieces of `step` bytes; 0: all the rest.
 static void cuts_run(cuts *c, const void *data, size_t len, size_t first, size_t step)
 {
@@ -59,14 +86,15 @@ static void cuts_run(cuts *c, const void *data, size_t len, size_t first, size_t
     while (c->fed < len && c->err == 0) {
         size_t n = c->fed == 0 && first ? first : step ? step : len;
         if (n > len - c->fed) n = len - c->fed;
-        unsigned char *piece = (unsigned char *)malloc(n);
+        unsigned char *end = step == 0 && n == len && n <= CUTS_GUARDED ? cuts_guard() : NULL;
+        unsigned char *piece = end ? end - n : (unsigned char *)malloc(n);
         if (!piece) abort();
         memcpy(piece, (const char *)data + c->fed, n);
         c->fed += n;
         CHECK_OK(netio_decoder_feed(&d, piece, n));
         c->err = cuts_drain(c, &d);
         memset(piece, 0x5A, n);
-        free(piece);
+        if (!end) free(piece);
     }
     if (c->end && c->err == 0) {
         netio_decoder_end(&d);

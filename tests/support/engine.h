@@ -101,7 +101,8 @@ extern const netio_handler end_all, end_plain;
 end *end_of(netio_conn c);    // claims one of the pool
 void end_pump(end *e);        // writes until all is written or the queue is full; on_drain goes on
 void end_check(const end *e); // what holds for each end, whether it is over or not
-bool end_over(const end *e);  // closed, or never opened
+bool end_lost(const end *e);  // closed by its peer's reset; Wine shows that as an end of stream
+void check_reset(const end *e); // that it was so
 
 //================================================================================================
 // A loop with one connection

@@ -85,20 +85,22 @@ enum {
     ALWAYS_EINTR = 4,
     ALWAYS_EAGAIN = 8,
     NO_EPOLL = 16,
-    NO_THREAD = 32
+    NO_THREAD = 32,
+    NO_ACCEPT = 64 // descriptors have run out
 };
 
 static __thread bool armed; // on the thread of the story alone, and only within its calls
 static struct {
-    long at;          // which call to strike; 0: none
-    int variant;      // how: an index into the call's errors, then the two short counts
-    unsigned storm;   // STORM_*: strike all of them instead
-    long seen;        // calls so far
-    bool hit, last;   // it was struck; there is no further variant for this call
-    bool strange;     // a descriptor was closed that was not open
-    int call, err;    // what was struck, with what
-    int cut;          // WHOLE, ONE_BYTE, HALF: what remains of this call
-    bool turn[CALLS]; // storms let every second call through
+    long at;           // which call to strike; 0: none
+    int variant;       // how: an index into the call's errors, then the two short counts
+    unsigned storm;    // STORM_*: strike all of them instead
+    long seen;         // calls so far
+    long count[CALLS]; // the same by kind
+    bool hit, last;    // it was struck; there is no further variant for this call
+    bool strange;      // a descriptor was closed that was not open
+    int call, err;     // what was struck, with what
+    int cut;           // WHOLE, ONE_BYTE, HALF: what remains of this call
+    bool turn[CALLS];  // storms let every second call through
 } f;
 
 static bool may_interrupt(int call) { return calls[call].err[0] == EINTR && call != C_CLOSE; }
@@ -110,8 +112,10 @@ static int strike(int call, bool can_cut)
     f.cut = WHOLE;
     if (!armed) return 0;
     f.seen++;
+    f.count[call]++;
     if (f.storm) {
         if (f.storm & STORM_SHORT && can_cut) f.cut = ONE_BYTE;
+        if (f.storm & NO_ACCEPT) return call == C_ACCEPT ? EMFILE : 0;
         if (f.storm & NO_EPOLL && call == C_EPOLL_CREATE) return ENOSYS;
         if (f.storm & ALWAYS_EAGAIN && (call == C_RECV || call == C_SEND)) return EAGAIN;
         if (!may_interrupt(call)) return 0;
