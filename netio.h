@@ -1180,7 +1180,8 @@ typedef struct netio_writer {
 NETIO_API int netio_writer_write(netio_writer *w, const void *data, size_t len, int timeout_ms);
 NETIO_API int netio_writer_flush(netio_writer *w, int timeout_ms);
 
-// Milliseconds until hold_ms is over, for a timer or a wait after which to flush; -1: nothing waits.
+// Milliseconds until hold_ms is over, for a timer or a wait after which to flush; -1: nothing
+// waits.
 NETIO_API int netio_writer_due(const netio_writer *w);
 #endif // NETIO_NO_STREAM
 
@@ -1538,7 +1539,8 @@ NETIO_API int netio_signal_start(netio_signal *out, netio_loop *loop, int signum
 NETIO_API void netio_signal_stop(netio_signal s);
 
 // netio_resolve without waiting: `done` runs once, on the loop, never before this returns; `addrs`
-// is lent. timeout_ms -1: no limit; else it ends with NETIO_ETIMEDOUT on time, whatever the OS does.
+// is lent. timeout_ms -1: no limit; else it ends with NETIO_ETIMEDOUT on time, whatever the OS
+// does.
 // Returns 0; NETIO_EBUSY (lookups_max), NETIO_ENOMEM; NETIO_EINVAL, NETIO_ENOENT (text);
 // NETIO_ENOTSUP (a name, with NETIO_NO_THREADS). After cancel `done` does not run.
 NETIO_API int netio_lookup_start(netio_lookup *out, netio_loop *loop, const char *host_port,
@@ -1628,8 +1630,8 @@ NETIO_API void netio_filter_set_self(netio_filter_io *io, void *self);
 // >>conn                                                      connections, listeners, dialing
 //
 // What is written in one turn leaves in one send at its end. A write is taken whole or refused
-// whole: 0 means that netio holds it, and on_close says if it could not be sent after all. The queue
-// is bounded (an empty one takes any single write), and while it is above its high mark the
+// whole: 0 means that netio holds it, and on_close says if it could not be sent after all. The
+// queue is bounded (an empty one takes any single write), and while it is above its high mark the
 // connection is not read, so answering each request never overflows it. Received bytes are lent, in
 // place. on_close runs exactly once for each connection that was handed out, last, and says why.
 //================================================================================================
@@ -1641,9 +1643,9 @@ typedef struct netio_handler {
     void (*on_open)(netio_conn c);
     // A filter that was added later (STARTTLS) is ready.
     void (*on_secure)(netio_conn c);
-    // Bytes, at least one, in pieces of any size. Lent; all are taken when it returns, but for those
-    // that netio_conn_unread keeps. At the peer's end those come once more, and are dropped if they
-    // are kept again. Absent: bytes are read and dropped.
+    // Bytes, at least one, in pieces of any size. Lent; all are taken when it returns, but for
+    // those that netio_conn_unread keeps. At the peer's end those come once more, and are dropped
+    // if they are kept again. Absent: bytes are read and dropped.
     void (*on_data)(netio_conn c, const void *data, size_t len);
     // The write queue fell to the low mark after having been above the high one, or full.
     void (*on_drain)(netio_conn c);
@@ -1659,8 +1661,8 @@ typedef struct netio_handler {
     // Over: 0 for a clean end, else why, and netio_conn_error(c) has the whole story. c and its
     // user pointer can still be read, not written to.
     void (*on_close)(netio_conn c, int err);
-    // With framing: whole frames, lent, in place of on_data. Frames behind one in whose callback the
-    // connection was paused, or its queue rose above the high mark, come when that is over.
+    // With framing: whole frames, lent, in place of on_data. Frames behind one in whose callback
+    // the connection was paused, or its queue rose above the high mark, come when that is over.
     void (*on_frame)(netio_conn c, const netio_frame *frame);
 } netio_handler;
 
@@ -1776,9 +1778,9 @@ NETIO_API size_t netio_conn_pending(netio_conn c); // bytes written and not sent
 NETIO_API bool netio_conn_congested(netio_conn c); // above high mark: on_drain will follow
 
 // In on_data: keep the last `len` bytes of this piece. They come first, in one piece with what
-// follows, when more arrives or reading resumes. At most one receive buffer is kept: when it is full
-// the socket is not read. Returns 0; NETIO_EINVAL (not in this connection's on_data, or more than
-// the piece), NETIO_ENOBUFS (more than a receive buffer), NETIO_ENOMEM.
+// follows, when more arrives or reading resumes. At most one receive buffer is kept: when it is
+// full the socket is not read. Returns 0; NETIO_EINVAL (not in this connection's on_data, or more
+// than the piece), NETIO_ENOBUFS (more than a receive buffer), NETIO_ENOMEM.
 NETIO_API int netio_conn_unread(netio_conn c, size_t len);
 
 NETIO_API int netio_conn_pause(netio_conn c); // no on_data, no on_eof; nothing is read
@@ -1927,13 +1929,13 @@ NETIO_API int netio_network_destroy(netio_network *net); // NETIO_EBUSY: loops s
 // A name for an address ("10.0.0.1"). Returns 0; NETIO_EINVAL, NETIO_ENOMEM.
 NETIO_API int netio_network_name(netio_network *net, const char *name, const char *host);
 
-// Replace the link between two hosts, both ways; NULL: any host. The link set last that fits counts,
-// for what is sent from now on. Returns 0; NETIO_EINVAL, NETIO_ENOMEM.
+// Replace the link between two hosts, both ways; NULL: any host. The link set last that fits
+// counts, for what is sent from now on. Returns 0; NETIO_EINVAL, NETIO_ENOMEM.
 NETIO_API int netio_network_link(netio_network *net, const char *host_a, const char *host_b,
                                  const netio_link *link);
 
-// Run all its loops for so much virtual time; -1: until nothing is left that could happen, or one of
-// them was stopped. (netio_loop_run of one loop does the same until that loop is done.)
+// Run all its loops for so much virtual time; -1: until nothing is left that could happen, or one
+// of them was stopped. (netio_loop_run of one loop does the same until that loop is done.)
 // Returns 0; NETIO_EBUSY (from a callback).
 NETIO_API int netio_network_run(netio_network *net, int duration_ms);
 NETIO_API uint64_t netio_network_now_us(const netio_network *net);
@@ -2284,6 +2286,22 @@ NETIO_API bool netio_looks_like_text(const void *data, size_t len);
 #endif
 #ifndef NETIO_DEBUG
 #define NETIO_DEBUG 0
+#endif
+#ifdef NETIO_NO_HELPERS
+#define NETIO__HAS_HELPERS 0
+#else
+#define NETIO__HAS_HELPERS 1
+#endif
+#if defined(NETIO_NO_WEBSOCKET) || defined(NETIO_NO_FRAME)
+#define NETIO__HAS_WEBSOCKET 0
+#else
+#define NETIO__HAS_WEBSOCKET 1
+#endif
+// Keeps what is rarely needed out of the way of what runs all the time.
+#if defined(__GNUC__)
+#define NETIO__COLD __attribute__((noinline, cold))
+#else
+#define NETIO__COLD
 #endif
 #ifdef NETIO_NO_THREADS
 #define NETIO__HAS_THREADS 0
@@ -3941,6 +3959,77 @@ typedef void *netio__os_thread_result;
 #define NETIO__OS_THREAD_DONE NULL
 #endif // NETIO__HAS_THREADS
 
+#if NETIO__HAS_HELPERS
+#if defined(__GLIBC__) && !defined(__LP64__)
+#if !defined(__USE_LARGEFILE64)
+ssize_t pwrite64(int file, const void *data, size_t len, int64_t off);
+#endif
+#define NETIO__PWRITE64 pwrite64
+#else
+#define NETIO__PWRITE64 pwrite
+#endif
+
+// At an offset. NETIO_ENOTSUP: it has no positions. A full disk is NETIO_EIO, as NETIO_ENOSPC is
+// about buffers.
+static ptrdiff_t netio__os_write_file(int file, const void *data, size_t len, uint64_t off)
+{
+    netio__os_off at = (netio__os_off)off;
+    ssize_t n;
+    if ((uint64_t)at != off || at < 0) return NETIO_EINVAL;
+    do n = NETIO__PWRITE64(file, data, len, at);
+    while (n < 0 && errno == EINTR);
+    if (n >= 0) return (ptrdiff_t)n;
+    return errno == ESPIPE ? (int)NETIO_ENOTSUP : errno == ENOSPC ? NETIO_EIO : netio__os_fail();
+}
+#endif // NETIO__HAS_HELPERS
+
+// --- random numbers that nobody can predict ----------------------------------------------------
+
+#if NETIO__HAS_WEBSOCKET
+#if NETIO__BSD
+static int netio__os_random(void *buf, size_t len)
+{
+    arc4random_buf(buf, len); // cannot fail
+    return 0;
+}
+#else
+static ptrdiff_t netio__os_random_file(uint8_t *buf, size_t len) // for kernels without the call
+{
+    int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return -1;
+    ptrdiff_t n = read(fd, buf, len);
+    netio__os_close(fd);
+    return n;
+}
+
+#if defined(SYS_getrandom)
+static ptrdiff_t netio__os_random_call(uint8_t *buf, size_t len)
+{
+    return (ptrdiff_t)syscall(SYS_getrandom, buf, len, 0);
+}
+#else
+static ptrdiff_t netio__os_random_call(uint8_t *buf, size_t len)
+{
+    (void)buf, (void)len;
+    errno = ENOSYS;
+    return -1;
+}
+#endif
+
+static int netio__os_random(void *buf, size_t len)
+{
+    uint8_t *p = (uint8_t *)buf;
+    for (size_t at = 0; at < len;) {
+        ptrdiff_t n = netio__os_random_call(p + at, len - at);
+        if (n < 0 && errno == ENOSYS) n = netio__os_random_file(p + at, len - at);
+        if (n < 0 && errno != EINTR) return netio__os_fail();
+        if (n > 0) at += (size_t)n;
+    }
+    return 0;
+}
+#endif
+#endif // NETIO__HAS_WEBSOCKET
+
 // --- names -------------------------------------------------------------------------------------
 
 static int netio__os_map_eai(int code)
@@ -4980,6 +5069,45 @@ typedef DWORD netio__os_thread_result;
 #define NETIO__OS_THREAD_CALL WINAPI
 #define NETIO__OS_THREAD_DONE 0
 #endif // NETIO__HAS_THREADS
+
+#if NETIO__HAS_HELPERS
+// WriteFile moves the file's position even if it is told where to write: it is put back.
+static ptrdiff_t netio__os_write_file(netio_file file, const void *data, size_t len, uint64_t off)
+{
+    OVERLAPPED at;
+    LARGE_INTEGER zero, before;
+    DWORD n = 0;
+    zero.QuadPart = 0;
+    if (off > INT64_MAX) return NETIO_EINVAL; // all ones mean the file's end
+    if (GetFileType((HANDLE)file) == FILE_TYPE_PIPE) return NETIO_ENOTSUP;
+    if (!SetFilePointerEx((HANDLE)file, zero, &before, FILE_CURRENT)) return netio__os_fail();
+    memset(&at, 0, sizeof at);
+    at.Offset = (DWORD)off;
+    at.OffsetHigh = (DWORD)(off >> 32);
+    BOOL ok = WriteFile((HANDLE)file, data, (DWORD)len, &n, &at);
+    if (!ok && GetLastError() == ERROR_IO_PENDING) // opened for overlapped use, see read_file
+        ok = GetOverlappedResult((HANDLE)file, &at, &n, TRUE);
+    DWORD code = ok ? 0 : GetLastError();
+    SetFilePointerEx((HANDLE)file, before, NULL, FILE_BEGIN);
+    SetLastError(code);
+    return ok ? (ptrdiff_t)n : netio__os_fail();
+}
+#endif // NETIO__HAS_HELPERS
+
+// --- random numbers that nobody can predict ----------------------------------------------------
+
+#if NETIO__HAS_WEBSOCKET
+// RtlGenRandom by its exported name, so that nobody has to link advapi32 or bcrypt for it.
+static int netio__os_random(void *buf, size_t len)
+{
+    typedef BOOLEAN(WINAPI * random_fn)(void *, ULONG);
+    HMODULE dll = LoadLibraryA("advapi32.dll");
+    random_fn fn = dll ? (random_fn)(void (*)(void))GetProcAddress(dll, "SystemFunction036") : NULL;
+    bool ok = fn && fn(buf, (ULONG)len);
+    if (dll) FreeLibrary(dll);
+    return ok ? 0 : (int)NETIO_EIO;
+}
+#endif // NETIO__HAS_WEBSOCKET
 
 // --- names -------------------------------------------------------------------------------------
 
@@ -10596,13 +10724,6 @@ NETIO_API uint64_t netio_poller_stale(const netio_poller *p) { return p->stale; 
 // and no byte behind it. A frame left out by `skip` is dropped up to its delimiter as it comes.
 //================================================================================================
 
-// Keeps what is rarely needed out of the way of what runs for every frame.
-#if defined(__GNUC__)
-#define NETIO__COLD __attribute__((noinline, cold))
-#else
-#define NETIO__COLD
-#endif
-
 typedef struct netio__codec {
     int (*check)(const netio_framing *f); // NULL: nothing can be wrong
     // > 0: bytes used up, with a frame if out->data is set; 0: more, see netio__frame_wait; errors.
@@ -12089,64 +12210,6 @@ NETIO_API void netio_queue_drop(netio_queue *q, size_t len)
 NETIO_API size_t netio_queue_len(const netio_queue *q) { return q->len; }
 
 #ifndef NETIO_NO_FRAME
-// --- the OS seam: random numbers that nobody can predict ---------------------------------------
-
-#ifndef NETIO_NO_WEBSOCKET
-#if NETIO__WINDOWS
-// RtlGenRandom by its exported name, so that nobody has to link advapi32 or bcrypt for it.
-static int netio__os_random(void *buf, size_t len)
-{
-    typedef BOOLEAN(WINAPI * random_fn)(void *, ULONG);
-    HMODULE dll = LoadLibraryA("advapi32.dll");
-    random_fn fn = dll ? (random_fn)(void (*)(void))GetProcAddress(dll, "SystemFunction036") : NULL;
-    bool ok = fn && fn(buf, (ULONG)len);
-    if (dll) FreeLibrary(dll);
-    return ok ? 0 : (int)NETIO_EIO;
-}
-#elif NETIO__BSD
-static int netio__os_random(void *buf, size_t len)
-{
-    arc4random_buf(buf, len); // cannot fail
-    return 0;
-}
-#else
-static ptrdiff_t netio__os_random_file(uint8_t *buf, size_t len) // for kernels without the call
-{
-    int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return -1;
-    ptrdiff_t n = read(fd, buf, len);
-    netio__os_close(fd);
-    return n;
-}
-
-#if defined(SYS_getrandom)
-static ptrdiff_t netio__os_random_call(uint8_t *buf, size_t len)
-{
-    return (ptrdiff_t)syscall(SYS_getrandom, buf, len, 0);
-}
-#else
-static ptrdiff_t netio__os_random_call(uint8_t *buf, size_t len)
-{
-    (void)buf, (void)len;
-    errno = ENOSYS;
-    return -1;
-}
-#endif
-
-static int netio__os_random(void *buf, size_t len)
-{
-    uint8_t *p = (uint8_t *)buf;
-    for (size_t at = 0; at < len;) {
-        ptrdiff_t n = netio__os_random_call(p + at, len - at);
-        if (n < 0 && errno == ENOSYS) n = netio__os_random_file(p + at, len - at);
-        if (n < 0 && errno != EINTR) return netio__os_fail();
-        if (n > 0) at += (size_t)n;
-    }
-    return 0;
-}
-#endif
-#endif // NETIO_NO_WEBSOCKET
-
 #if !defined(NETIO_NO_HTTP) || !defined(NETIO_NO_CHUNKED)
 //================================================================================================
 // >>http.c
@@ -13774,9 +13837,9 @@ NETIO_API int netio_tunnel_input(netio_tunnel *t, const void *data, size_t len, 
 //
 // All that a loop owns are nodes: connections, listeners, connect attempts, endpoints, watches,
 // timers, lookups, signals. They lie in slabs that are never given back before the loop ends, so a
-// handle (pointer and generation) can always be looked at. A turn waits in the engine, which reports
-// what happened; then come posts, timers, and the work list: each node that was touched is flushed,
-// changes its interest, gets the callbacks that had to wait, and is freed if it has ended.
+// handle (pointer and generation) can always be looked at. A turn waits in the engine, which
+// reports what happened; then come posts, timers, and the work list: each node that was touched is
+// flushed, changes its interest, gets the callbacks that had to wait, and is freed if it has ended.
 //================================================================================================
 
 #if !NETIO__HAS_THREADS // the locks are nothing then
@@ -13860,13 +13923,13 @@ typedef struct netio__member netio__member; // a loop on a network
 // What an engine does for a node, and what it reports. The rules are those of completion: memory
 // given to `send` as lent is untouched until the engine is done with it; what arrives after reading
 // was stopped is still reported, and kept by the connection; a node is recycled only after
-// netio__closed. Reports come from `wait` and `due` only, but for netio__closed, which may come from
-// inside `close`.
+// netio__closed. Reports come from `wait` and `due` only, but for netio__closed, which may come
+// from inside `close`.
 
 typedef struct netio__engine_ops {
     // Make an end and put it into n->io; addresses in text are literals. Nothing is reported before
-    // `want`, but by connect, which ends in netio__connected unless it returns at once: 0 connected,
-    // NETIO_EINPROGRESS, or an error (n->io untouched).
+    // `want`, but by connect, which ends in netio__connected unless it returns at once: 0
+    // connected, NETIO_EINPROGRESS, or an error (n->io untouched).
     int (*listen)(netio__node *n, const char *address, const netio_socket_opts *o);
     int (*connect)(netio__node *n, const netio_addr *a, const netio_socket_opts *o);
     int (*bind)(netio__node *n, const char *address, const char *peer, const netio_socket_opts *o);
@@ -13874,8 +13937,8 @@ typedef struct netio__engine_ops {
     // What to report: NETIO_EV_READ (clients, bytes, datagrams), NETIO_EV_WRITE (once: sending goes
     // on). 0: nothing.
     int (*want)(netio__node *n, unsigned events);
-    // Returns bytes sent; NETIO_EAGAIN: ask for NETIO_EV_WRITE; if `lent` also NETIO_EINPROGRESS: the
-    // engine holds the bytes until it reports netio__conn_sent.
+    // Returns bytes sent; NETIO_EAGAIN: ask for NETIO_EV_WRITE; if `lent` also NETIO_EINPROGRESS:
+    // the engine holds the bytes until it reports netio__conn_sent.
     ptrdiff_t (*send)(netio__node *n, const netio_buf *bufs, size_t count, bool lent);
     // Returns bytes sent; NETIO_EAGAIN; NETIO_ETRUNCATED; NETIO_ENOTSUP: read the file and send.
     ptrdiff_t (*send_file)(netio__node *n, netio_file file, uint64_t off, uint64_t len);
@@ -14124,7 +14187,7 @@ static void netio__work_run(netio_loop *loop)
     }
 }
 
-// --- timers: a heap of four children, earliest first, equal ones in order of start -----------------
+// --- timers: a heap of four children, earliest first, equal ones in order of start --------------
 
 static bool netio__due_before(const netio__due *a, const netio__due *b)
 {
@@ -14418,7 +14481,7 @@ static void netio__watch_event(netio__watch *w, unsigned events)
     w->ready(w->user, events);
 }
 
-// --- signals: a handler writes the number into a pipe of the loop that asked for it -----------------
+// --- signals: a handler writes the number into a pipe of the loop that asked for it -------------
 
 typedef struct netio__signal {
     netio__node node;
@@ -14894,12 +14957,12 @@ static void netio__wish_work(netio__wish *w)
 // >>conn.c
 //
 //     dialing --connected--> opening --filters ready--> open --close--> closing --FIN--> draining
-//        |                      |                         |                |                |
-//        '----------------------+-------------------------+----------------+----------------+--> over
+//        |                      |                        |                |                |
+//        '----------------------+------------------------+----------------+----------------+--> over
 //
-// Over: on_close is due, then the engine closes its end, then the node is free. What few connections
-// need lies in a cold block that is made when first needed. Settings come from a block that all
-// connections of a listener share; a connection that changes one gets its own copy.
+// Over: on_close is due, then the engine closes its end, then the node is free. What few
+// connections need lies in a cold block that is made when first needed. Settings come from a block
+// that all connections of a listener share; a connection that changes one gets its own copy.
 //================================================================================================
 
 enum { NETIO__DIALING, NETIO__OPENING, NETIO__OPEN, NETIO__CLOSING, NETIO__DRAINING, NETIO__OVER };
@@ -15357,7 +15420,8 @@ static uint64_t netio__conn_deadline(const netio__conn *c, int *which)
     if (c->state == NETIO__CLOSING && !(c->flags & NETIO__WRITE_RATE)) stuck = true;
     if (stuck && (netio__owes(c) || (c->cold && c->cold->later)))
         netio__sooner_us(&best, which, netio__after(c, c->progress, write_ms), NETIO_TIMEOUT_WRITE);
-    if (c->state == NETIO__DRAINING)
+    // It could not send, and reading shall tell the end: see netio__send_failed.
+    if (c->state == NETIO__DRAINING || (c->state == NETIO__OPEN && c->err))
         netio__sooner_us(&best, which, netio__after(c, c->progress, limit[NETIO_TIMEOUT_CLOSE]),
                          NETIO_TIMEOUT_CLOSE);
     if (c->cold) {
@@ -15527,7 +15591,7 @@ static void netio__level_fell(netio__conn *c)
     netio__work(&c->node);
 }
 
-// --- rates: a bucket that holds 100 ms ------------------------------------------------------------
+// --- rates: a bucket that holds 100 ms ----------------------------------------------------------
 
 static size_t netio__rate_burst(size_t rate) { return rate / 10 ? rate / 10 : 1; }
 
@@ -15616,8 +15680,8 @@ static void netio__send_failed(netio__conn *c, int err)
         netio__conn_end(c, err, NETIO_STAGE_WRITE);
         return;
     }
-    // What the peer sent before it left lies in the socket still (an answer that came early): nothing
-    // is sent any more, and reading tells the end.
+    // What the peer sent before it left lies in the socket still (an answer that came early):
+    // nothing is sent any more, and reading tells the end.
     c->err = (int16_t)err;
     c->stage = NETIO_STAGE_WRITE;
     c->os_code = netio__os_error();
@@ -15631,6 +15695,8 @@ static void netio__send_failed(netio__conn *c, int err)
         c->cold->later = NULL;
         c->cold->plain = 0;
     }
+    c->progress = netio__tick(c->node.loop);
+    netio__conn_arm(c);
     netio__work(&c->node);
 }
 
@@ -16364,8 +16430,8 @@ NETIO_API int netio_filter_emit(netio_filter_io *io, const void *data, size_t le
     return netio__filter_put(io->c, io->outer, &buf, 1);
 }
 
-// From the handler, with all filters ready. What it wrote is gone when the chunk that is the queue's
-// last now is.
+// From the handler, with all filters ready. What it wrote is gone when the chunk that is the
+// queue's last now is.
 static int netio__filter_write(netio__conn *c, const netio_buf *bufs, size_t count, size_t len)
 {
     int err = netio__filter_put(c, c->cold->inner, bufs, count);
@@ -16889,7 +16955,7 @@ static void netio__conn_begin(netio__conn *c)
     netio__conn_arm(c);
 }
 
-// --- limits by address: a hash table of the hosts that are connected now --------------------------
+// --- limits by address: a hash table of the hosts that are connected now ------------------------
 
 typedef struct netio__host {
     uint64_t key; // 0: empty
@@ -17843,7 +17909,7 @@ NETIO_API int netio_conn_dial(netio_conn *out, netio_loop *loop, const char *add
     return 0;
 }
 
-// --- adopting, giving back, pairs ------------------------------------------------------------------
+// --- adopting, giving back, pairs ---------------------------------------------------------------
 
 static int netio__keep_unread(netio__conn *c, const netio_conn_opts *o)
 {
@@ -18126,7 +18192,7 @@ static void netio__relay_end(netio__conn *c)
     else if (peer->state == NETIO__OPEN) netio__conn_close_start(peer);
 }
 
-// --- the end of a turn, and timers ------------------------------------------------------------------
+// --- the end of a turn, and timers --------------------------------------------------------------
 
 static void netio__tell_drain(netio__conn *c)
 {
@@ -18249,6 +18315,8 @@ static void netio__conn_timer(netio__conn *c)
         netio__dial_go(c);
     } else if (netio__conn_deadline(c, &which) > now) {
         netio__conn_arm(c); // something happened meanwhile
+    } else if (c->err && c->state == NETIO__OPEN) {
+        netio__conn_end(c, c->err, c->stage);
     } else if (which == NETIO_TIMEOUT_IDLE || which == NETIO_TIMEOUT_WRITE) {
         netio__conn_ask(c, which);
     } else if (which) {
@@ -18799,7 +18867,7 @@ static ptrdiff_t netio__frames_detach(netio__conn *c, netio_socket *out, void *u
     return (ptrdiff_t)total;
 }
 
-// --- the PROXY header of accepted connections ------------------------------------------------------
+// --- the PROXY header of accepted connections ---------------------------------------------------
 
 #if !defined(NETIO_NO_PROXY)
 typedef struct netio__proxy_head {
@@ -18877,7 +18945,7 @@ static int netio__proxy_push(netio__conn *c)
 }
 #endif
 
-// --- dialing through a proxy -----------------------------------------------------------------------
+// --- dialing through a proxy --------------------------------------------------------------------
 
 #if !defined(NETIO_NO_SOCKS)
 static int netio__tunnel_speak(netio_filter_io *io)
@@ -19369,18 +19437,20 @@ NETIO_API int netio_udp_stats(netio_udp h, netio_stats *out)
 }
 
 //================================================================================================
-// >>readiness.c                                               engine: sockets of the OS and a poller
+// >>readiness.c                                               engine: sockets of the OS and a
+// poller
 //
 // Level-triggered. A socket is registered when it is first wanted and its interest changes only at
 // the end of a turn. One read per report into the loop's buffer, another only if that came back
-// full. Sockets of our own are closed without being taken out of epoll and kqueue, which forget them
-// by themselves; adopted ones, and those whose number was given to the user, may have duplicates and
-// are taken out.
+// full. Sockets of our own are closed without being taken out of epoll and kqueue, which forget
+// them by themselves; adopted ones, and those whose number was given to the user, may have
+// duplicates and are taken out.
 //================================================================================================
 
 #define NETIO__ACCEPTS 64 // in a turn of a listener
 
-// Set once on a listener, Linux hands TCP_NODELAY on to what it accepts. Not one of them need be TCP.
+// Set once on a listener, Linux hands TCP_NODELAY on to what it accepts. Not one of them need be
+// TCP.
 #if NETIO__LINUX
 static void netio__listen_nodelay(netio_socket s) { netio_set_option(s, NETIO_OPT_NODELAY, 1); }
 
@@ -21658,7 +21728,7 @@ NETIO_API void netio_loop_stats(netio_loop *loop, netio_stats *out)
     netio__os_unlock(&loop->lock);
 }
 
-// --- making and ending -----------------------------------------------------------------------------
+// --- making and ending --------------------------------------------------------------------------
 
 static netio_loop_opts netio__no_loop_opts; // all zero, never written
 
@@ -21821,52 +21891,6 @@ NETIO_API void netio_loop_destroy_after_fork(netio_loop *loop)
 //================================================================================================
 
 #ifndef NETIO_NO_HELPERS
-// The file call that the OS seams lack: write at an offset. NETIO_ENOTSUP: it has no positions. A
-// full disk is NETIO_EIO, as NETIO_ENOSPC is about buffers.
-#if !NETIO__WINDOWS
-#if defined(__GLIBC__) && !defined(__LP64__)
-#if !defined(__USE_LARGEFILE64)
-ssize_t pwrite64(int file, const void *data, size_t len, int64_t off);
-#endif
-#define NETIO__PWRITE64 pwrite64
-#else
-#define NETIO__PWRITE64 pwrite
-#endif
-
-static ptrdiff_t netio__os_write_file(int file, const void *data, size_t len, uint64_t off)
-{
-    netio__os_off at = (netio__os_off)off;
-    ssize_t n;
-    if ((uint64_t)at != off || at < 0) return NETIO_EINVAL;
-    do n = NETIO__PWRITE64(file, data, len, at);
-    while (n < 0 && errno == EINTR);
-    if (n >= 0) return (ptrdiff_t)n;
-    return errno == ESPIPE ? (int)NETIO_ENOTSUP : errno == ENOSPC ? NETIO_EIO : netio__os_fail();
-}
-#else
-// WriteFile moves the file's position even if it is told where to write: it is put back.
-static ptrdiff_t netio__os_write_file(netio_file file, const void *data, size_t len, uint64_t off)
-{
-    OVERLAPPED at;
-    LARGE_INTEGER zero, before;
-    DWORD n = 0;
-    zero.QuadPart = 0;
-    if (off > INT64_MAX) return NETIO_EINVAL; // all ones mean the file's end
-    if (GetFileType((HANDLE)file) == FILE_TYPE_PIPE) return NETIO_ENOTSUP;
-    if (!SetFilePointerEx((HANDLE)file, zero, &before, FILE_CURRENT)) return netio__os_fail();
-    memset(&at, 0, sizeof at);
-    at.Offset = (DWORD)off;
-    at.OffsetHigh = (DWORD)(off >> 32);
-    BOOL ok = WriteFile((HANDLE)file, data, (DWORD)len, &n, &at);
-    if (!ok && GetLastError() == ERROR_IO_PENDING) // opened for overlapped use, see read_file
-        ok = GetOverlappedResult((HANDLE)file, &at, &n, TRUE);
-    DWORD code = ok ? 0 : GetLastError();
-    SetFilePointerEx((HANDLE)file, before, NULL, FILE_BEGIN);
-    SetLastError(code);
-    return ok ? (ptrdiff_t)n : netio__os_fail();
-}
-#endif
-
 // Where a sequence or table begins that outsiders must not guess, and that no two share: the
 // address tells those apart that begin in the same microsecond.
 static uint64_t netio__helper_seed(const void *object)

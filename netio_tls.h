@@ -284,7 +284,7 @@ NETIO_API int netio_tls_connect(netio_stream *out, const char *address, netio_tl
                                 int timeout_ms);
 
 // TLS over a stream that is there (a socket, a proxy tunnel, after STARTTLS). Takes `*under`.
-// server_name NULL: this side is the server.
+// server_name NULL: this side is the server; "": a client that needs none (insecure_no_name, psk).
 // Returns 0; NETIO_ETLS, NETIO_ETRUNCATED, NETIO_ETIMEDOUT; as the stream's calls
 NETIO_API int netio_tls_wrap(netio_stream *out, netio_stream *under, const char *server_name,
                              netio_tls_ctx *ctx, netio_tls_error *why,
@@ -1064,7 +1064,8 @@ typedef struct netio__tls_backend {
     ptrdiff_t (*read)(netio_tls *t, void *buf, size_t cap);
     ptrdiff_t (*write)(netio_tls *t, const void *data, size_t len); // at most NETIO__TLS_SEND
     int (*shutdown)(netio_tls *t);
-    void (*info)(netio_tls *t, netio_tls_info *out, netio_buf *alpn); // all but chain and names
+    // All but chain and names. psk_identity: not NULL if a pre-shared key was what both proved.
+    void (*info)(netio_tls *t, netio_tls_info *out, netio_buf *alpn);
     int (*chain)(netio_tls *t, netio__tls_chain *out);
     int (*keying)(netio_tls *t, const char *label, const void *context, size_t context_len,
                   void *out, size_t len);
@@ -1254,13 +1255,14 @@ static char *netio__tls_copy_text(const char *text, size_t len)
     return copy;
 }
 
-// The client asks for `name`: which site is it? A name that is none is as if it had not asked.
+// The client asks for `name`: which site is it? A name that is none is as if it had not asked; a
+// second hello of the same client changes nothing. `*site` NULL: the one it has.
 // Returns 0; NETIO_ENOMEM; NETIO_ETLS
 static int netio__tls_choose(netio_tls *t, const void *name, size_t len, void **site)
 {
     netio__tls_host host;
     netio_tls_ctx *ctx = t->first, *other = NULL;
-    *site = ctx->sites[0].native;
+    *site = NULL;
     if (t->name || !netio__tls_host_parse(&host, (const char *)name, len) || host.ip_len) return 0;
     t->name = netio__tls_copy_text(host.name, strlen(host.name));
     if (!t->name) return netio__tls_fail(t, NETIO_ENOMEM);
@@ -1575,7 +1577,7 @@ static void netio__tls_show(netio_tls *t, netio__tls_known *k, netio_tls_info *o
     if (t->psk_identity) out->resumed = false; // which is how libraries see it
     out->alpn = k->alpn;
     out->server_name = t->name ? t->name : "";
-    out->psk_identity = t->psk_identity ? t->psk_identity : "";
+    out->psk_identity = t->psk_identity && t->done ? t->psk_identity : "";
     out->chain = k->count ? k->certs : NULL;
     out->chain_len = k->count;
 }
@@ -2352,7 +2354,21 @@ static bool netio__ossl_psk_setup(netio_tls_ctx *c, SSL_CTX *ctx)
     SSL_CTX_set_psk_server_callback(ctx, netio__ossl_on_psk_server);
     return true;
 }
+// With TLS 1.3 it looks like a resumed session, and contexts with keys have no others.
+static const char *netio__ossl_psk_used(netio_tls *t, const SSL *ssl)
+{
+    bool reused = SSL_session_reused((SSL *)(uintptr_t)ssl) == 1;
+    if (!t->ctx->cfg.psk) return NULL;
+    if (SSL_version(ssl) == TLS1_3_VERSION) return reused ? "" : NULL;
+    return SSL_get_psk_identity(ssl);
+}
 #else
+static const char *netio__ossl_psk_used(netio_tls *t, const SSL *ssl)
+{
+    (void)t, (void)ssl;
+    return NULL;
+}
+
 static bool netio__ossl_psk_setup(netio_tls_ctx *c, SSL_CTX *ctx)
 {
     return (void)c, (void)ctx, false;
@@ -2397,7 +2413,9 @@ static void netio__ossl_role(netio_tls *t, SSL *ssl)
     // Resuming with client certificates fails without one; with the policy's digest a ticket is
     // good only where the same checks were made.
     if (t->server) SSL_set_session_id_context(ssl, t->ctx->policy, sizeof t->ctx->policy);
-    if (cfg->no_tickets || cfg->psk) netio__ossl_no_tickets(ssl);
+    // LibreSSL looks at tickets before it knows the name: one for another site would be taken.
+    if (cfg->no_tickets || cfg->psk || (NETIO__OSSL_LIBRE && t->server && cfg->on_sni))
+        netio__ossl_no_tickets(ssl);
 }
 
 static bool netio__ossl_choose(SSL *ssl, const uint8_t *ext, size_t len)
@@ -2407,7 +2425,7 @@ static bool netio__ossl_choose(SSL *ssl, const uint8_t *ext, size_t len)
     // RFC 6066 section 3: a list with its length, of which the first is the host name (type 0).
     if (len < 5 || ext[2] != 0 || (size_t)(ext[3] << 8 | ext[4]) > len - 5) return true;
     if (netio__tls_choose(t, ext + 5, (size_t)(ext[3] << 8 | ext[4]), &site) < 0) return false;
-    SSL_CTX *ctx = ((netio__ossl_site *)site)->ctx;
+    SSL_CTX *ctx = site ? ((netio__ossl_site *)site)->ctx : SSL_get_SSL_CTX(ssl);
     if (ctx == SSL_get_SSL_CTX(ssl)) return true;
     if (!SSL_set_SSL_CTX(ssl, ctx)) return false;
     netio__ossl_role(t, ssl);
@@ -2580,7 +2598,7 @@ static int netio__ossl_setup(netio__ossl_site *s, netio_tls_ctx *c, netio_tls_er
                                  NETIO__OSSL_NO_RENEGOTIATION |
                                  NETIO__OSSL_NO_CLIENT_RENEGOTIATION);
     // Output never blocks, so a write is never partial; buffers go back when they are empty.
-    SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS);
+    SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_AUTO_RETRY);
     SSL_CTX_set_max_cert_list(ctx, (netio__ossl_long)cfg->peer_chain_max);
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
     SSL_CTX_set_timeout(ctx, NETIO__TLS_SESSION_S);
@@ -2895,6 +2913,7 @@ static void netio__ossl_info(netio_tls *t, netio_tls_info *out, netio_buf *alpn)
     out->version = SSL_version(ssl);
     out->version_text = SSL_get_version(ssl);
     out->resumed = SSL_session_reused(ssl) == 1;
+    out->psk_identity = netio__ossl_psk_used(t, ssl);
     SSL_get0_alpn_selected(ssl, &name, &len);
     alpn->data = name;
     alpn->len = len;
@@ -3557,6 +3576,8 @@ NETIO_API void netio_tls_out_drop(netio_tls *t, size_t len)
     if (t && len) netio__tls_queue_drop(&t->out, len < t->out.len ? len : t->out.len);
 }
 
+static size_t netio__tls_have(const netio_tls *t) { return t->spill.len + t->in_len; }
+
 // What a call of the backend comes to. The rule about ends is here, as libraries differ: whatever
 // one says after the transport has ended, without close_notify the peer was cut off.
 static ptrdiff_t netio__tls_outcome(netio_tls *t, ptrdiff_t n)
@@ -3614,8 +3635,11 @@ static int netio__tls_accept(netio_tls *t)
     if (alpn.len && !netio__tls_alpn_known(t->ctx, alpn))
         return netio__tls_say(&t->error, NETIO_TLS_ALPN, "the server chose a protocol that we did ",
                               "not offer", NETIO__TLS_END);
-    if (t->psk_identity) t->checked = true;
-    else if (info.resumed) t->checked = true;
+    if (!info.psk_identity) { // offered, but not what was agreed on: it proves nothing
+        NETIO_FREE(t->psk_identity);
+        t->psk_identity = NULL;
+    }
+    if (t->psk_identity || info.resumed) t->checked = true;
     if (!t->checked && (!t->server || cfg->client_cert == NETIO_TLS_CLIENT_CERT_REQUIRED)) {
         t->error.verify = NETIO_TLS_NO_CERT;
         return netio__tls_say(&t->error, NETIO_TLS_VERIFY, "the peer showed no certificate",
@@ -3637,7 +3661,12 @@ NETIO_API int netio_tls_handshake(netio_tls *t)
     if (!t) return NETIO_EINVAL;
     if (t->failed) return t->failed;
     if (t->done) return 0;
-    int err = (int)netio__tls_outcome(t, t->ctx->be->handshake(t));
+    size_t had;
+    int err;
+    do { // some libraries ask for more after each message, though they have it
+        had = netio__tls_have(t);
+        err = (int)netio__tls_outcome(t, t->ctx->be->handshake(t));
+    } while (err == NETIO_EAGAIN && netio__tls_have(t) && netio__tls_have(t) < had);
     if (err < 0) return err;
     err = netio__tls_accept(t);
     if (err < 0) return netio__tls_fail(t, err);
@@ -3651,7 +3680,12 @@ NETIO_API ptrdiff_t netio_tls_read(netio_tls *t, void *buf, size_t cap)
     if (t->closed && !t->failed) return NETIO_EOF;
     int err = netio_tls_handshake(t);
     if (err < 0 || cap == 0) return err;
-    ptrdiff_t n = netio__tls_outcome(t, t->ctx->be->read(t, buf, cap));
+    size_t had;
+    ptrdiff_t n;
+    do {
+        had = netio__tls_have(t);
+        n = netio__tls_outcome(t, t->ctx->be->read(t, buf, cap));
+    } while (n == NETIO_EAGAIN && netio__tls_have(t) && netio__tls_have(t) < had);
     if (n > 0) t->useless = 0;
     return n;
 }
@@ -4122,7 +4156,12 @@ static int netio__tls_filter_shutdown(netio_filter_io *io)
 static void netio__tls_filter_explain(netio_filter_io *io, netio_error *out)
 {
     netio_tls_error e;
-    if (netio_tls_get_error(netio__tls_filter_engine(io), &e) < 0) return;
+    netio_tls *t = netio__tls_filter_engine(io);
+    if (!t)
+        netio__text_z(out->text, sizeof out->text, 0,
+                      "TLS cannot begin: a server without a certificate, a client without a "
+                      "server_name, or no memory");
+    if (netio_tls_get_error(t, &e) < 0) return;
     out->lib_code = e.backend_code;
     memcpy(out->text, e.text, sizeof out->text);
 }

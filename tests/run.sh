@@ -61,6 +61,18 @@ print(os.path.join(os.path.dirname(ziglang.__file__), "zig"))' 2>/dev/null)
     export NETIO_ZIG
 fi
 
+# Two witnesses that Debian does not have, likewise.
+if [ -z "$quick" ] && command -v python3 >/dev/null 2>&1; then
+    export PYTHONPATH="$build/python${PYTHONPATH:+:$PYTHONPATH}"
+    for module in cobs sliplib; do
+        python3 -c "import $module" 2>/dev/null && continue
+        echo "installing $module (pip package) into $build/python"
+        python3 -m pip install --quiet --target "$build/python" $module \
+            >"$build/python.log" 2>&1 </dev/null ||
+            { tail -n 3 "$build/python.log"; echo "no $module: tests that need it are skipped"; }
+    done
+fi
+
 # --- build -----------------------------------------------------------------------------------------
 
 # A build folder that belongs to another copy of the sources is begun anew.

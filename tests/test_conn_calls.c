@@ -15,13 +15,13 @@
 
 // Where the action is done. The first ones are callbacks of a connection.
 // clang-format off
-enum { IN_OPEN, IN_DATA, IN_DRAIN, IN_EOF, IN_TIMEOUT, IN_STOP, IN_CLOSE, IN_TIMER, IN_POST,
-       IN_RELEASE, IN_ACCEPT, PLACES };
+enum { IN_OPEN, IN_DATA, IN_DRAIN, IN_EOF, IN_TIMEOUT, IN_STOP, IN_SECURE, IN_CLOSE, IN_TIMER,
+       IN_POST, IN_RELEASE, IN_ACCEPT, IN_REFUSED, PLACES };
 // clang-format on
-static const char *const places[PLACES] = {"on_open",    "on_data", "on_drain", "on_eof",
-                                           "on_timeout", "on_stop", "on_close", "timer",
-                                           "post",       "release", "on_accept"};
-static const char events[] = {OPENED, DATA, DRAINED, ENDED, TIMED_OUT, STOPPED, CLOSED};
+static const char *const places[PLACES] = {
+    "on_open",  "on_data", "on_drain", "on_eof",  "on_timeout", "on_stop",   "on_secure",
+    "on_close", "timer",   "post",     "release", "on_accept",  "on_refused"};
+static const char events[] = {OPENED, DATA, DRAINED, ENDED, TIMED_OUT, STOPPED, SECURED, CLOSED};
 
 enum { SERVED = 12 };
 
@@ -113,6 +113,12 @@ static int do_detach(arena *a)
 {
     char unread[16];
     return (int)netio_conn_detach(a->x.c, &a->detached, unread, sizeof unread);
+}
+static const netio_filter_ops added_ops = {.name = "added"};
+static int do_add_filter(arena *a)
+{
+    netio_filter f = {&added_ops, NULL};
+    return CALL(netio_conn_add_filter(a->x.c, f));
 }
 static int do_relay(arena *a) { return CALL(netio_conn_relay(a->x.c, a->n.c)); }
 static int do_close_neighbour(arena *a) { return CALL(netio_conn_close(a->n.c)); }
@@ -214,6 +220,7 @@ static const action actions[] = {
     {"set_rate", do_rate, true, {0}},
     {"set_marks", do_marks, true, {0}},
     {"detach", do_detach, true, {NETIO_EBUSY, NETIO_ENOTSUP}},
+    {"add_filter", do_add_filter, true, {0}},
     {"relay", do_relay, true, {NETIO_EBUSY}},
     {"close_neighbour", do_close_neighbour, false, {0}},
     {"abort_neighbour", do_abort_neighbour, false, {0}},
@@ -265,6 +272,16 @@ static bool act_in_accept(void *user, const netio_addr *peer)
     return true;
 }
 
+static void act_in_refused(void *user, const netio_addr *peer, const netio_error *why)
+{
+    pool *p = (pool *)user;
+    arena *a = (arena *)p->like.arg;
+    CHECK(peer != NULL && why->err < 0);
+    if (a->place == IN_REFUSED) act(a);
+}
+
+static const netio_filter_ops no_ops = {.name = "none"};
+
 static void dial_one(arena *a, end *e)
 {
     netio_dial_opts opts;
@@ -299,7 +316,13 @@ static void provoke(arena *a)
     case IN_RELEASE:
         CHECK_OK(CALL(netio_conn_write_owned(a->x.c, "owned", 5, act_in_task, a)));
         break;
-    case IN_ACCEPT: CHECK_OK(dial_fresh(a)); break;
+    case IN_SECURE: {
+        netio_filter f = {&no_ops, NULL};
+        CHECK_OK(CALL(netio_conn_add_filter(a->x.c, f)));
+        break;
+    }
+    case IN_ACCEPT:
+    case IN_REFUSED: CHECK_OK(dial_fresh(a)); break;
     default: break;
     }
 }
@@ -336,6 +359,8 @@ static void arena_run(int place, const action *what)
     }
     listen.conn.user = &a.p;
     listen.on_accept = act_in_accept;
+    listen.on_refused = act_in_refused;
+    if (place == IN_REFUSED) listen.conn_max = 2;
     CHECK_OK(netio_listener_open(&a.listener, a.loop, test_loop_addr(), &end_all, &listen));
     CHECK_OK(netio_listener_addr(a.listener, &addr));
     CHECK(netio_addr_format(&addr, a.addr, sizeof a.addr) > 0);
@@ -383,11 +408,13 @@ TEST(conn_calls, any_in_on_drain) { all_actions(IN_DRAIN); }
 TEST(conn_calls, any_in_on_eof) { all_actions(IN_EOF); }
 TEST(conn_calls, any_in_on_timeout) { all_actions(IN_TIMEOUT); }
 TEST(conn_calls, any_in_on_stop) { all_actions(IN_STOP); }
+TEST(conn_calls, any_in_on_secure) { all_actions(IN_SECURE); }
 TEST(conn_calls, any_in_on_close) { all_actions(IN_CLOSE); }
 TEST(conn_calls, any_in_timer) { all_actions(IN_TIMER); }
 TEST(conn_calls, any_in_post) { all_actions(IN_POST); }
 TEST(conn_calls, any_in_release) { all_actions(IN_RELEASE); }
 TEST(conn_calls, any_in_on_accept) { all_actions(IN_ACCEPT); }
+TEST(conn_calls, any_in_on_refused) { all_actions(IN_REFUSED); }
 
 //================================================================================================
 // Many in one batch
@@ -936,11 +963,13 @@ TEST_MAIN("conn_calls",
     T(conn_calls, any_in_on_eof),
     T(conn_calls, any_in_on_timeout),
     T(conn_calls, any_in_on_stop),
+    T(conn_calls, any_in_on_secure),
     T(conn_calls, any_in_on_close),
     T(conn_calls, any_in_timer),
     T(conn_calls, any_in_post),
     T(conn_calls, any_in_release),
     T(conn_calls, any_in_on_accept),
+    T(conn_calls, any_in_on_refused),
     T(conn_calls, first_of_a_batch_ends_the_others),
     T(conn_calls, stop_ends_run_with_its_turn),
     T(conn_calls, each_end_may_dial_the_next),

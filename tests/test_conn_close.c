@@ -102,7 +102,8 @@ TEST(conn_close, reply_arrives_though_the_request_was_not_read)
     p.like.on = reply_and_close;
     duo_init(&d);
     d.listen.conn.user = &p;
-    d.dial.conn.read_always = true; // it owes and reads at the same time
+    d.listen.conn.close_timeout_ms = 15000; // for slow machines
+    d.dial.conn.read_always = true;         // it owes and reads at the same time
     d.dial.conn.write_queue_max = 2 << 20;
     duo_start(&d, &end_plain, &end_plain);
     for (int i = 0; i < CLIENTS; i++) {
@@ -131,7 +132,7 @@ typedef struct late_reader {
     uint64_t got;
     ptrdiff_t end;
     bool wrong;
-    volatile bool done;
+    int done; // shared
 } late_reader;
 
 static void read_late(void *arg)
@@ -153,7 +154,7 @@ static void read_late(void *arg)
         netio_close(&s);
     }
     free(buf);
-    r->done = true;
+    test_shared_add(&r->done, 1);
 }
 
 TEST(conn_close, reply_reaches_a_plain_socket_that_reads_late)
@@ -170,6 +171,7 @@ TEST(conn_close, reply_reaches_a_plain_socket_that_reads_late)
     p.cap = 11;
     p.like.on = reply_and_close;
     duo_init(&d);
+    d.listen.conn.close_timeout_ms = 15000; // for slow machines
     d.listen.conn.user = &p;
     duo_start(&d, &end_plain, &end_plain);
     for (int i = 0; i < 3; i++) {
@@ -177,7 +179,7 @@ TEST(conn_close, reply_reaches_a_plain_socket_that_reads_late)
         memcpy(r[i].text, d.addr, sizeof d.addr);
         test_thread_start(&t[i], read_late, &r[i]);
     }
-    RUN_UNTIL(d.loop, r[0].done && r[1].done && r[2].done);
+    for (int i = 0; i < 3; i++) RUN_UNTIL(d.loop, test_shared_get(&r[i].done));
     for (int i = 0; i < 3; i++) {
         test_thread_join(&t[i]);
         CHECK_EQ(3000000, r[i].got);

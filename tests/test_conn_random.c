@@ -400,14 +400,14 @@ static grip *new_grip(end *e)
     return g;
 }
 
-// `fragile`: its filter may have failed at once, so that on_close is due already.
+// `fragile`: its filter may have failed at once, so that on_close is due already; so may memory.
 static void has_handle(grip *g, netio_conn c, bool fragile)
 {
     g->c = c;
     g->e->c = c;
     HOLD(g->e, netio_conn_user(c) == g, "another user pointer", 0, 0);
     HOLD(g->e, netio_conn_loop(c) == w.loop[g->e->host], "another loop", 0, 0);
-    if (fragile && !netio_conn_alive(c)) g->e->doomed = true;
+    if ((fragile || w.failing) && !netio_conn_alive(c)) g->e->doomed = true;
     else HOLD(g->e, netio_conn_alive(c), "not alive at first", 0, 0);
 }
 

@@ -465,22 +465,21 @@ static struct {
     size_t count;
     ptrdiff_t err;
     int delay_ms;
-    volatile int asked, answered;
-    volatile bool gate; // wait for it to open
+    int asked, answered, gate; // shared with the resolver; it waits while `gate` is not 0
 } names;
 
 static ptrdiff_t answer(void *user, const char *host, uint16_t port, netio_addr *out, size_t cap)
 {
     size_t n = names.count < cap ? names.count : cap;
     (void)user, (void)host;
-    names.asked++;
+    test_shared_add(&names.asked, 1);
     if (names.delay_ms) test_sleep_ms(names.delay_ms);
-    while (names.gate) test_sleep_ms(1);
+    while (test_shared_get(&names.gate)) test_sleep_ms(1);
     for (size_t i = 0; i < n; i++) {
         out[i] = names.list[i];
         if (netio_addr_port(&out[i]) == 0) netio_addr_set_port(&out[i], port);
     }
-    names.answered++;
+    test_shared_add(&names.answered, 1);
     return names.err ? names.err : (ptrdiff_t)n;
 }
 
@@ -519,7 +518,7 @@ TEST(dial, by_name_takes_the_address_that_lives)
     dialed_start(&x, "two.example:80");
     CHECK_STR("two.example", netio_conn_server_name(x.e.c));
     RUN_UNTIL(d.loop, x.e.opened && two.used == 2);
-    CHECK_EQ(1, names.asked);
+    CHECK_EQ(1, test_shared_get(&names.asked));
     duo_close(&d);
     wait_for_threads(blocks);
 }
@@ -598,12 +597,12 @@ TEST(dial, deadline_covers_a_resolver_that_hangs)
         netio_timer t;
         dialed_open(&d);
         names_begin(&d);
-        names.gate = true;
+        names.gate = 1; // nobody asks yet
         name_is("127.0.0.1:1");
         d.opts.timeout_ms = 100;
         CHECK_OK(netio_timer_every(&t, d.loop, 5, tick, &ticks));
         dialed_start(&d, "hangs.example:80");
-        RUN_UNTIL(d.loop, names.asked == 1);
+        RUN_UNTIL(d.loop, test_shared_get(&names.asked) == 1);
         if (how == 1) CHECK_OK(CALL(netio_conn_abort(d.e.c)));
         if (how < 2) RUN_UNTIL(d.loop, d.e.closed);
         if (how == 0) {
@@ -615,13 +614,13 @@ TEST(dial, deadline_covers_a_resolver_that_hangs)
         }
         if (how == 1) CHECK_ERR(NETIO_ECONNABORTED, d.e.err);
         if (how < 2) {
-            names.gate = false;
-            while (!names.answered) test_sleep_ms(1);
+            test_shared_add(&names.gate, -1);
+            while (!test_shared_get(&names.answered)) test_sleep_ms(1);
             test_run_for(d.loop, 10); // nothing comes of it
         }
         dialed_close(&d);
-        names.gate = false;
-        while (!names.answered) test_sleep_ms(1);
+        if (how == 2) test_shared_add(&names.gate, -1);
+        while (!test_shared_get(&names.answered)) test_sleep_ms(1);
         wait_for_threads(blocks);
         CHECK_EQ(blocks, test_blocks());
     }

@@ -9,6 +9,7 @@ TEST_MAIN("tls_abuse", T(tls_abuse, needs_openssl_as_the_peer))
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
 #include <openssl/ssl.h>
+#include <openssl/x509v3.h>
 
 // --- an OpenSSL peer in memory ------------------------------------------------------------------
 
@@ -332,6 +333,82 @@ TEST(tls_abuse, a_server_cannot_renegotiate)
     raw_close(&p);
 }
 
+// --- hellos that try to be two things -----------------------------------------------------------
+
+static int psk_known(void *user, char *identity, size_t cap, uint8_t *key, size_t key_cap)
+{
+    (void)user, (void)cap;
+    if (strcmp(identity, "sensor-7") != 0 || key_cap < 32) return 0;
+    memset(key, 'k', 32);
+    return 32;
+}
+
+static unsigned psk_wrong(SSL *ssl, const char *hint, char *identity, unsigned cap,
+                          unsigned char *key, unsigned key_cap)
+{
+    (void)ssl, (void)hint, (void)cap, (void)key_cap;
+    strcpy(identity, "sensor-7");
+    memset(key, 'x', 32); // a name that it knows, and a key that it does not
+    return 32;
+}
+
+// The offered key goes with SHA-256 only, so a client that offers SHA-384 alone gets a handshake
+// with certificates: the name that it offered proves nothing.
+TEST(tls_abuse, an_offered_key_is_not_a_proven_one)
+{
+    netio_tls_config cfg = {0};
+    netio_tls_ctx *ctx;
+    netio_tls *t;
+    netio_tls_info info;
+    raw_peer p;
+    cfg.cert_file = tls_file("good.pem");
+    cfg.psk = psk_known;
+    CHECK_OK(netio_tls_ctx_create(&ctx, &cfg, NULL));
+    for (int i = 0; i < 2; i++) {
+        CHECK_OK(netio_tls_server(&t, ctx));
+        raw_open(&p, t, false, TLS1_3_VERSION);
+        SSL_set_ciphersuites(p.ssl, i ? "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256"
+                                      : "TLS_AES_256_GCM_SHA384");
+        SSL_set_psk_client_callback(p.ssl, psk_wrong);
+        int ours, theirs;
+        do {
+            theirs = SSL_do_handshake(p.ssl);
+            raw_move(&p);
+            ours = netio_tls_handshake(p.t);
+        } while (raw_move(&p));
+        CHECK_OK(netio_tls_get_info(t, &info));
+        CHECK_STR("", info.psk_identity);
+        CHECK(ours == 0 || (ours == NETIO_ETLS && theirs != 1));
+        raw_close(&p);
+    }
+    netio_tls_ctx_unref(ctx);
+}
+
+TEST(tls_abuse, a_second_hello_keeps_the_site)
+{
+    netio_tls_identity more = {0};
+    netio_tls_config cfg = {0};
+    netio_tls_ctx *ctx;
+    netio_tls *t;
+    raw_peer p;
+    more.cert_file = tls_file("b_test.pem");
+    cfg.cert_file = tls_file("good.pem");
+    cfg.more = &more;
+    cfg.more_count = 1;
+    CHECK_OK(netio_tls_ctx_create(&ctx, &cfg, NULL));
+    CHECK_OK(netio_tls_server(&t, ctx));
+    raw_open(&p, t, false, TLS1_3_VERSION);
+    SSL_set_tlsext_host_name(p.ssl, "b.test");
+    CHECK(SSL_set1_groups_list(p.ssl, "P-521:P-256") == 1); // the server wants another share
+    raw_handshake(&p);
+    X509 *leaf = SSL_get_peer_certificate(p.ssl);
+    CHECK(leaf != NULL);
+    CHECK(X509_check_host(leaf, "b.test", 0, 0, NULL) == 1);
+    X509_free(leaf);
+    raw_close(&p);
+    netio_tls_ctx_unref(ctx);
+}
+
 // --- a peer that never reads --------------------------------------------------------------------
 
 TEST(tls_abuse, a_peer_that_makes_us_answer_and_does_not_read_is_bounded)
@@ -360,5 +437,7 @@ TEST_MAIN("tls_abuse", T(tls_abuse, key_updates_in_a_row_end_the_connection),
           T(tls_abuse, a_handshake_has_an_end),
           T(tls_abuse, a_hello_in_records_of_one_byte_is_fine),
           T(tls_abuse, a_client_cannot_renegotiate), T(tls_abuse, a_server_cannot_renegotiate),
+          T(tls_abuse, an_offered_key_is_not_a_proven_one),
+          T(tls_abuse, a_second_hello_keeps_the_site),
           T(tls_abuse, a_peer_that_makes_us_answer_and_does_not_read_is_bounded))
 #endif

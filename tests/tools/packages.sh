@@ -39,7 +39,15 @@ g++-mingw-w64-x86-64         x86_64-w64-mingw32-g++           Windows, C++
 wine                         wine                             running Windows programs
 wine64                       -                                running Windows programs
 python3                      python3                          the other end of the wire
-python3-pip                  -                                zig
+python3-pip                  -                                zig, cobs, sliplib
+python3-protobuf             -                                a witness for varints
+python3-h11                  -                                a witness for HTTP
+python3-wsproto              -                                a witness for WebSocket
+nodejs                       node                             another WebSocket
+node-ws                      -                                another WebSocket
+haproxy                      haproxy                          the PROXY protocol
+microsocks                   microsocks                       a SOCKS5 proxy
+tinyproxy                    tinyproxy                        an HTTP proxy
 iproute2                     ip                               networks of our own, ss
 nftables                     nft                              faults in them
 util-linux                   unshare                          namespaces without root
@@ -48,7 +56,8 @@ socat                        socat                            the other end of t
 ncat                         ncat                             the other end of the wire
 netcat-openbsd               nc                               the other end of the wire
 curl                         curl                             the other end of the wire
-openssl                      openssl                          a TLS port for netdiag
+openssl                      openssl                          certificates, a TLS port for netdiag
+libssl-dev                   -                                a library for netio_tls.h
 tcpdump                      tcpdump                          reading captures
 iputils-ping                 ping                             a witness for ping
 T
