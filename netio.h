@@ -14268,23 +14268,46 @@ static netio__node *netio__timer_owner(const netio__due *d)
     return (netio__node *)(void *)((char *)(void *)d->place - offsetof(netio__node, timer));
 }
 
-static void netio__timers_run(netio_loop *loop)
-{
-    uint64_t last = loop->seq; // those set meanwhile wait for the next turn
-    const netio__heap *h = &loop->heap;
-    while (h->count && h->items[0].us <= loop->now_us && h->items[0].seq <= last) {
-        netio__node *n = netio__timer_owner(&h->items[0]);
-        netio__timer_clear(n);
-        netio__node_timer(n);
-    }
-}
-
 typedef struct netio__timer {
     netio__node node;
     netio_task task;
     void *user;
     uint64_t due_us, period_us; // 0: once
+    uint64_t set_us, seq;       // where it stands in the heap, at or before due_us; of its order
 } netio__timer;
+
+static int netio__timer_put(netio__timer *t)
+{
+    netio_loop *loop = t->node.loop;
+    t->set_us = t->due_us;
+    t->seq = ++loop->seq;
+    return netio__heap_set(&loop->heap, &t->node.timer, t->due_us, t->seq);
+}
+
+// Timers that were put off keep their place in the heap until that is the first.
+static void netio__timers_settle(netio_loop *loop)
+{
+    const netio__heap *h = &loop->heap;
+    while (h->count) {
+        netio__timer *t = (netio__timer *)(void *)netio__timer_owner(&h->items[0]);
+        if (t->node.kind != NETIO__TIMER || t->due_us <= t->set_us) return;
+        t->set_us = t->due_us;
+        netio__heap_set(&loop->heap, &t->node.timer, t->due_us, t->seq);
+    }
+}
+
+static void netio__timers_run(netio_loop *loop)
+{
+    uint64_t last = loop->seq; // those set meanwhile wait for the next turn
+    const netio__heap *h = &loop->heap;
+    netio__timers_settle(loop);
+    while (h->count && h->items[0].us <= loop->now_us && h->items[0].seq <= last) {
+        netio__node *n = netio__timer_owner(&h->items[0]);
+        netio__timer_clear(n);
+        netio__node_timer(n);
+        netio__timers_settle(loop);
+    }
+}
 
 static int netio__timer_start(netio_timer *out, netio_loop *loop, uint64_t delay_us,
                               uint64_t period, netio_task task, void *user)
@@ -14297,7 +14320,7 @@ static int netio__timer_start(netio_timer *out, netio_loop *loop, uint64_t delay
     t->user = user;
     t->period_us = period;
     t->due_us = netio__loop_time(loop) + delay_us;
-    int err = netio__timer_set(&t->node, t->due_us);
+    int err = netio__timer_put(t);
     if (err < 0) {
         netio__node_free(&t->node);
         return err;
@@ -14329,7 +14352,9 @@ NETIO_API int netio_timer_reset(netio_timer h, int delay_ms)
     netio__timer *t = (netio__timer *)(void *)netio__node_of(h.ptr, h.gen);
     if (!t) return NETIO_ESTALE;
     t->due_us = netio__loop_time(t->node.loop) + (delay_ms > 0 ? (uint64_t)delay_ms * 1000u : 0);
-    return netio__timer_set(&t->node, t->due_us);
+    if (!t->node.timer || t->due_us <= t->set_us) return netio__timer_put(t);
+    t->seq = ++t->node.loop->seq; // put off: the heap hears of it when its turn comes
+    return 0;
 }
 
 NETIO_API void netio_timer_stop(netio_timer h)
@@ -14346,7 +14371,7 @@ static void netio__timer_due(netio__timer *t)
     if (t->period_us) { // the phase is kept, ticks that were missed are skipped
         uint64_t late = loop->now_us > t->due_us ? loop->now_us - t->due_us : 0;
         t->due_us += (late / t->period_us + 1) * t->period_us;
-        netio__timer_set(&t->node, t->due_us); // its place in the heap was just freed
+        netio__timer_put(t); // its place in the heap was just freed
     } else {
         netio__node_free(&t->node);
     }
@@ -18281,7 +18306,7 @@ static void netio__conn_work(netio__conn *c)
 static void netio__conn_ask(netio__conn *c, int which)
 {
     netio_loop *loop = c->node.loop;
-    if (c->state != NETIO__OPEN || !c->handler->on_timeout) {
+    if (c->state != NETIO__OPEN || (c->flags & NETIO__CLOSE_ASKED) || !c->handler->on_timeout) {
         netio__conn_timed_out(c, which);
         return;
     }
@@ -18530,7 +18555,8 @@ NETIO_API void netio_conn_each(netio_loop *loop, void (*visit)(void *user, netio
     netio__node *n;
     for (size_t i = 0; (n = netio__slab_at(&loop->slabs[NETIO__CONN], i)) != NULL; i++) {
         const netio__conn *c = netio__conn_of(n);
-        if (n->gen && n->gen <= last && c->state == NETIO__OPEN && (c->flags & NETIO__HANDED))
+        if (n->gen && n->gen <= last && c->state == NETIO__OPEN && (c->flags & NETIO__HANDED) &&
+            !(c->flags & NETIO__CLOSE_ASKED))
             visit(user, netio__conn_handle(c));
     }
 }
@@ -18590,27 +18616,28 @@ static int netio__framing_settle(netio__conn *c)
     netio__cold *cold = c->cold;
     netio__framed *f = cold->framed;
     netio_buf rest[2];
-    size_t pieces = netio_decoder_rest(&f->d, rest);
-    uint8_t *later = cold->kept;
-    size_t off = cold->kept_off, len = cold->kept_len;
-    int err = 0;
-    cold->kept = NULL;
-    cold->kept_off = cold->kept_len = cold->kept_cap = 0;
-    for (size_t i = 0; i < pieces && err == 0; i++) err = netio__keep(c, rest[i].data, rest[i].len);
-    if (len && err == 0) err = netio__keep(c, later + off, len);
-    NETIO_FREE(later);
+    size_t pieces = netio_decoder_rest(&f->d, rest), total = cold->kept_len, at = 0;
+    for (size_t i = 0; i < pieces; i++) total += rest[i].len;
+    uint8_t *all = total ? (uint8_t *)NETIO_MALLOC(total) : NULL;
+    if (total && !all) return NETIO_ENOMEM; // nothing has moved
+    for (size_t i = 0; i < pieces; at += rest[i++].len) memcpy(all + at, rest[i].data, rest[i].len);
+    if (cold->kept_len) memcpy(all + at, cold->kept + cold->kept_off, cold->kept_len);
+    NETIO_FREE(cold->kept);
+    cold->kept = all;
+    cold->kept_off = 0;
+    cold->kept_len = cold->kept_cap = total;
     if (cold->kept_len) c->flags |= NETIO__TELL_KEPT;
-    if (cold->kept_len && f->restart) cold->kept_raw = true; // a filter was put on
+    if (cold->kept_len && f->restart && cold->outer) cold->kept_raw = true; // a filter was put on
     netio__work(&c->node);
     f->restart = false;
     if (f->drop) {
         netio__framed_free(c);
-        return err;
+        return 0;
     }
     netio_framing framing = f->d.framing;
     netio_decoder_free(&f->d);
     netio_decoder_init(&f->d, framing, NULL, 0);
-    return err;
+    return 0;
 }
 
 // The first filter is put on: bytes that were not handed out are to pass it.
@@ -18618,7 +18645,7 @@ static int netio__frames_restart(netio__conn *c)
 {
     netio__framed *f = c->cold->framed;
     if (!f || !netio__frames_wait(c)) return 0;
-    f->restart = true;
+    f->restart = f->running;
     return f->running ? 0 : netio__framing_settle(c);
 }
 
@@ -21550,6 +21577,7 @@ static bool netio__loop_over(const netio_loop *loop)
 // When something is due that no engine reports.
 static uint64_t netio__loop_next(netio_loop *loop)
 {
+    netio__timers_settle(loop);
     uint64_t next = loop->heap.count ? loop->heap.items[0].us : NETIO__NEVER_US;
     if (loop->work || loop->released || loop->woken || loop->stopped) return 0;
     if (loop->finishing && !loop->finish_begun) return 0;
@@ -21576,10 +21604,12 @@ static void netio__finish_step(netio_loop *loop)
         if (over || c->state < NETIO__OPEN || (c->flags & NETIO__TELL_OPEN)) {
             netio__os_set_error(0);
             netio__conn_end(c, over ? NETIO_ECONNABORTED : NETIO_ECANCELED, NETIO_STAGE_NONE);
-        } else if (c->state == NETIO__OPEN && c->handler->on_stop) {
+        } else if (c->state != NETIO__OPEN || (c->flags & NETIO__CLOSE_ASKED)) {
+            // On its way out already.
+        } else if (c->handler->on_stop) {
             loop->calls++;
             c->handler->on_stop(netio__conn_handle(c));
-        } else if (c->state == NETIO__OPEN) {
+        } else {
             netio__conn_close_start(c);
         }
     }

@@ -82,8 +82,8 @@ static void world_end(void)
     if (w.loop) test_loop_destroy(&w.loop);
     armed = false;
     for (size_t i = 0; i < w.p.used; i++) {
-        tell_end(&w.served[i], __LINE__);
-        if (w.served[i].closed != w.served[i].opened && !told.broken_line)
+        tell_end(&w.p.ends[i], __LINE__);
+        if (w.p.ends[i].closed != w.p.ends[i].opened && !told.broken_line)
             told.broken_line = __LINE__;
     }
     if (w.client.c.ptr && w.client.closed != 1 && !told.broken_line) told.broken_line = __LINE__;

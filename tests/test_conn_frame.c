@@ -106,7 +106,7 @@ static void link_pieces(size_t piece_max)
     test_link(&link);
 }
 
-// 'x': one byte of payload, which is written with a count in front.
+// A format of the tests' own: a byte that counts the payload, at most 254.
 static ptrdiff_t tick_parse(const netio_framing *framing, const uint8_t *data, size_t len,
                             netio_frame *out, size_t *need)
 {
@@ -250,8 +250,11 @@ TEST(conn_frame, every_format_byte_by_byte)
         }
         RUN_UNTIL(t.d.loop, t.d.b.closed || t.b.frames == 20);
         CHECK_EQ(crc, t.b.crc);
+        if (i == 7) CHECK_OK(CALL(netio_conn_send(t.d.a.c, NULL, 0))); // a body has an end
         CHECK_OK(CALL(netio_conn_shutdown(t.d.a.c)));
-        RUN_UNTIL(t.d.loop, t.d.b.ended);
+        RUN_UNTIL(t.d.loop, t.d.b.closed || t.d.b.ended);
+        if (!t.d.b.ended) printf("    %s\n", format_names[i]);
+        CHECK_EQ(1, t.d.b.ended);
         talk_close(&t);
     }
 }
@@ -932,5 +935,614 @@ TEST(conn_frame, websocket_message_may_come_in_fragments)
     RUN_UNTIL(t.d.loop, t.b.frames == 8);
     CHECK_EQ(netio_crc32(netio_crc32(0, &len, sizeof len), data, len), t.b.crc);
     talk_close(&t);
+}
+
+//================================================================================================
+// Filters, detach, relay
+//================================================================================================
+
+enum { XOR = 0x5A };
+
+static void flip(unsigned char *out, const void *data, size_t len)
+{
+    const unsigned char *p = (const unsigned char *)data;
+    for (size_t i = 0; i < len; i++) out[i] = (unsigned char)(p[i] ^ XOR);
+}
+
+static int xor_received(netio_filter_io *io, const void *data, size_t len)
+{
+    unsigned char piece[1000];
+    const char *p = (const char *)data;
+    for (size_t n; len > 0; p += n, len -= n) {
+        n = len < sizeof piece ? len : sizeof piece;
+        flip(piece, p, n);
+        int err = netio_filter_deliver(io, piece, n);
+        if (err < 0) return err;
+    }
+    return 0;
+}
+
+static int xor_written(netio_filter_io *io, const netio_buf *bufs, size_t count)
+{
+    unsigned char piece[1000];
+    for (size_t i = 0; i < count; i++) {
+        const char *p = (const char *)bufs[i].data;
+        for (size_t n, len = bufs[i].len; len > 0; p += n, len -= n) {
+            n = len < sizeof piece ? len : sizeof piece;
+            flip(piece, p, n);
+            int err = netio_filter_emit(io, piece, n);
+            if (err < 0) return err;
+        }
+    }
+    return 0;
+}
+
+static const netio_filter_ops xor_ops = {
+    .name = "xor", .received = xor_received, .written = xor_written};
+static const netio_filter_ops clean_xor_ops = {
+    .name = "clean xor", .received = xor_received, .written = xor_written, .from_clean = true};
+
+static netio_filter filter_of(const netio_filter_ops *ops)
+{
+    netio_filter f;
+    f.ops = ops;
+    f.arg = NULL;
+    return f;
+}
+
+TEST(conn_frame, every_format_passes_a_filter)
+{
+    for (int i = 0; i < FORMATS; i++) {
+        talk t;
+        char payload[256];
+        uint32_t crc = 0;
+        talk_init(&t, format(i));
+        t.d.dial.conn.framing = format_of_sender(i);
+        t.d.dial.conn.filter = t.d.listen.conn.filter = filter_of(&xor_ops);
+        talk_open(&t);
+        for (int n = 0; n < 50; n++) {
+            uint32_t len = (uint32_t)format_payload(i, n, payload);
+            crc = netio_crc32(netio_crc32(crc, &len, sizeof len), payload, len);
+            CHECK_OK(CALL(netio_conn_send(t.d.a.c, payload, len)));
+        }
+        RUN_UNTIL(t.d.loop, t.d.b.closed || t.b.frames == 50);
+        CHECK_EQ(crc, t.b.crc);
+        talk_close(&t);
+    }
+}
+
+static void pause_every_tenth(end *e, reader *r, const netio_frame *f)
+{
+    (void)f;
+    if (r->frames % 10 == 0) CHECK_OK(CALL(netio_conn_pause(e->c)));
+}
+
+TEST(conn_frame, pause_under_a_filter_loses_nothing)
+{
+    talk t;
+    uint32_t crc = 0;
+    talk_init(&t, netio_framing_line(0));
+    t.d.dial.conn.framing = netio_framing_line(0);
+    t.d.dial.conn.filter = t.d.listen.conn.filter = filter_of(&xor_ops);
+    t.b.on = pause_every_tenth;
+    talk_open(&t);
+    for (int n = 0; n < 200; n++) {
+        char line[16];
+        uint32_t len = (uint32_t)snprintf(line, sizeof line, "line %d", n);
+        crc = netio_crc32(netio_crc32(crc, &len, sizeof len), line, len);
+        CHECK_OK(CALL(netio_conn_send(t.d.a.c, line, len)));
+    }
+    CHECK_OK(CALL(netio_conn_shutdown(t.d.a.c)));
+    for (int n = 10; n <= 200; n += 10) {
+        RUN_UNTIL(t.d.loop, t.b.frames == n);
+        netio_loop_run_once(t.d.loop, 1);
+        CHECK_EQ(n, t.b.frames);
+        CHECK_OK(CALL(netio_conn_resume(t.d.b.c)));
+    }
+    RUN_UNTIL(t.d.loop, t.d.b.ended);
+    CHECK_EQ(crc, t.b.crc);
+    talk_close(&t);
+}
+
+static const netio_filter_ops *to_add;
+
+static void start_tls(end *e, reader *r, const netio_frame *f)
+{
+    if (f->len != 8 || memcmp(f->data, "STARTTLS", 8) != 0) return;
+    r->result = CALL(netio_conn_add_filter(e->c, filter_of(to_add)));
+}
+
+// STARTTLS: what follows the command passes the filter, whether it came with it or later.
+TEST(conn_frame, filter_added_in_a_frame_reads_the_rest)
+{
+    unsigned char wire[32] = "hello\nSTARTTLS\n";
+    size_t plain = strlen((char *)wire), len = plain + 14;
+    flip(wire + plain, "secret\nmore\nx\n", 14);
+    to_add = &xor_ops;
+    for (size_t cut = 0; cut < len; cut++) {
+        talk t;
+        talk_init(&t, netio_framing_line(0));
+        t.b.on = start_tls;
+        talk_open(&t);
+        if (cut) say_bytes(&t, wire, cut);
+        RUN_UNTIL(t.d.loop, bytes_in(t.d.b.c) == cut);
+        say_bytes(&t, wire + cut, len - cut);
+        RUN_UNTIL(t.d.loop, t.d.b.closed || t.b.frames == 5);
+        CHECK_OK(t.b.result);
+        CHECK_STR("hello|STARTTLS|secret|more|x|", t.b.text);
+        RUN_UNTIL(t.d.loop, t.d.b.secured == 1);
+        talk_close(&t);
+    }
+}
+
+TEST(conn_frame, filter_from_clean_refuses_when_frames_wait)
+{
+    talk t;
+    to_add = &clean_xor_ops;
+    talk_init(&t, netio_framing_line(0));
+    t.b.on = start_tls;
+    talk_open(&t);
+    if (!test_rough()) { // one piece
+        say(&t, "STARTTLS\nINJECTED\n");
+        RUN_UNTIL(t.d.loop, t.b.frames == 2);
+        CHECK_ERR(NETIO_EPROTO, t.b.result);
+        CHECK_STR("STARTTLS|INJECTED|", t.b.text); // it goes on without
+        t.b.len = 0;
+        t.b.frames = 0;
+    }
+    say(&t, "STARTTLS\n");
+    RUN_UNTIL(t.d.loop, t.d.b.secured == 1);
+    CHECK_OK(t.b.result);
+    unsigned char wire[6];
+    flip(wire, "later\n", 6);
+    say_bytes(&t, wire, 6);
+    RUN_UNTIL(t.d.loop, t.b.frames == 2);
+    CHECK_STR("STARTTLS|later|", t.b.text);
+    talk_close(&t);
+}
+
+static netio_socket detached;
+static char detached_rest[64];
+static ptrdiff_t detached_len;
+
+static void detach(end *e, reader *r, const netio_frame *f)
+{
+    (void)r, (void)f;
+    if (CALL((int)netio_conn_detach(e->c, &detached, detached_rest, 3)) != NETIO_ENOSPC)
+        r->broken = "detach into too little room";
+    test_calling++;
+    detached_len = netio_conn_detach(e->c, &detached, detached_rest, sizeof detached_rest);
+    test_calling--;
+}
+
+TEST(conn_frame, detach_gives_back_unread_bytes)
+{
+    if (test_in_memory()) SKIP("there are no sockets in memory");
+    for (int inside = 0; inside < 2; inside++) {
+        talk t;
+        talk_init(&t, netio_framing_line(0));
+        t.b.on = inside ? detach : pause_each;
+        talk_open(&t);
+        say(&t, "one\ntwo\nthr");
+        RUN_UNTIL(t.d.loop, t.b.frames == 1);
+        if (!inside) detach(&t.d.b, &t.b, NULL);
+        CHECK_EQ(7, detached_len);
+        CHECK_MEM("two\nthr", detached_rest, 7);
+        RUN_UNTIL(t.d.loop, t.d.b.closed);
+        CHECK_ERR(0, t.d.b.err);
+        say(&t, "ee\n");
+        CHECK_OK(CALL(netio_conn_flush(t.d.a.c)));
+        CHECK_OK(netio_recv_exact(detached, detached_rest, 3, NULL, 5000));
+        CHECK_MEM("ee\n", detached_rest, 3);
+        CHECK_OK(netio_close(&detached));
+        talk_close(&t);
+    }
+}
+
+static netio_conn relay_to;
+
+static void relay_on_go(end *e, reader *r, const netio_frame *f)
+{
+    if (f->len == 2) r->result = CALL(netio_conn_relay(e->c, relay_to));
+}
+
+TEST(conn_frame, relay_drops_framing_and_passes_the_rest)
+{
+    static const char wire[] = "hi!\ngo\nraw bytes, no line end";
+    for (size_t cut = 0; cut < sizeof wire - 1; cut += 3) {
+        talk t;
+        end far_end, ends[2];
+        reader far_reader;
+        pool p;
+        memset(&far_end, 0, sizeof far_end);
+        memset(&far_reader, 0, sizeof far_reader);
+        memset(&p, 0, sizeof p);
+        far_end.arg = &far_reader;
+        far_end.on = see_wire;
+        p.kind = KIND_POOL;
+        p.ends = ends;
+        p.cap = 2;
+        talk_init(&t, netio_framing_line(0));
+        p.like.arg = &t.b;
+        t.b.on = relay_on_go;
+        t.d.listen.conn.user = &p;
+        duo_start(&t.d, &framed_all, &framed_all);
+        RUN_UNTIL(t.d.loop, t.d.a.opened && p.used == 1);
+        duo_dial(&t.d, &far_end, &framed_all);
+        RUN_UNTIL(t.d.loop, far_end.opened && p.used == 2);
+        relay_to = ends[1].c;
+        if (cut) say_bytes(&t, wire, cut);
+        RUN_UNTIL(t.d.loop, bytes_in(ends[0].c) == cut);
+        say_bytes(&t, wire + cut, sizeof wire - 1 - cut);
+        RUN_UNTIL(t.d.loop, far_end.got == sizeof wire - 1 - 7 || ends[0].closed);
+        CHECK_STR("hi!|go|", t.b.text);
+        CHECK_OK(t.b.result);
+        CHECK_MEM(wire + 7, wire_seen, sizeof wire - 1 - 7);
+        CHECK_OK(CALL(netio_conn_write(far_end.c, "back\n", 5)));
+        RUN_UNTIL(t.d.loop, t.d.a.got == 5);
+        talk_close(&t);
+    }
+}
+
+//================================================================================================
+// PROXY headers of a listener
+//================================================================================================
+
+static struct {
+    int times;
+    netio_error why;
+} refused;
+
+static void note_refused(void *user, const netio_addr *peer, const netio_error *why)
+{
+    (void)user, (void)peer;
+    refused.times++;
+    refused.why = *why;
+}
+
+static char seen_peer[NETIO_ADDR_TEXT];
+
+static void note_peer(end *e, int what, const void *data, size_t len)
+{
+    netio_addr peer;
+    see_wire(e, what, data, len);
+    if (what != OPENED) return;
+    CHECK_OK(netio_conn_peer(e->c, &peer));
+    CHECK(netio_addr_format(&peer, seen_peer, sizeof seen_peer) > 0);
+}
+
+static const char *const anyone[] = {"127.0.0.0/8", "10.0.0.0/8"};
+static const char *const others[] = {"192.0.2.0/24"};
+
+static void proxied_init(talk *t, const char *const *trusted, size_t count)
+{
+    talk_init(t, no_framing());
+    memset(&refused, 0, sizeof refused);
+    seen_peer[0] = 0;
+    t->d.listen.proxy_protocol = true;
+    t->d.listen.proxy_trusted = trusted;
+    t->d.listen.proxy_trusted_count = count;
+    t->d.listen.on_refused = note_refused;
+    t->d.b.on = note_peer;
+}
+
+static size_t proxy_header(void *buf, size_t cap, int version)
+{
+    netio_addr src, dst;
+    CHECK_OK(netio_addr_parse(&src, "203.0.113.7:4711", 16));
+    CHECK_OK(netio_addr_parse(&dst, "192.0.2.1:443", 13));
+    ptrdiff_t n = netio_proxy_write(buf, cap, version, &src, &dst);
+    CHECK(n > 0);
+    return (size_t)n;
+}
+
+TEST(conn_frame, proxy_header_names_the_client)
+{
+    for (int version = 1; version <= 2; version++) {
+        unsigned char wire[256];
+        size_t head = proxy_header(wire, sizeof wire, version);
+        memcpy(wire + head, "data", 4);
+        for (size_t cut = 1; cut < head + 4; cut++) {
+            talk t;
+            netio_stats stats;
+            proxied_init(&t, anyone, 2);
+            duo_start(&t.d, &framed_all, &framed_all);
+            RUN_UNTIL(t.d.loop, t.d.a.opened);
+            say_bytes(&t, wire, cut);
+            do {
+                netio_loop_run_once(t.d.loop, 20);
+                netio_loop_stats(t.d.loop, &stats);
+            } while (stats.bytes_in < cut);
+            CHECK_EQ(cut >= head, t.d.b.opened);
+            say_bytes(&t, wire + cut, head + 4 - cut);
+            RUN_UNTIL(t.d.loop, t.d.b.got == 4 || refused.times);
+            CHECK_STR("203.0.113.7:4711", seen_peer);
+            CHECK_MEM("data", wire_seen, 4);
+            CHECK_EQ(0, refused.times);
+            talk_close(&t);
+        }
+    }
+}
+
+TEST(conn_frame, proxy_header_of_the_proxy_itself_leaves_the_address)
+{
+    for (int version = 1; version <= 2; version++) {
+        talk t;
+        unsigned char wire[64];
+        netio_addr mine;
+        char want[NETIO_ADDR_TEXT];
+        proxied_init(&t, anyone, 2);
+        duo_start(&t.d, &framed_all, &framed_all);
+        ptrdiff_t n = netio_proxy_write(wire, sizeof wire, version, NULL, NULL);
+        CHECK(n > 0);
+        say_bytes(&t, wire, (size_t)n);
+        RUN_UNTIL(t.d.loop, t.d.b.opened);
+        CHECK_OK(netio_conn_local(t.d.a.c, &mine));
+        CHECK(netio_addr_format(&mine, want, sizeof want) > 0);
+        CHECK_STR(want, seen_peer);
+        talk_close(&t);
+    }
+}
+
+TEST(conn_frame, proxy_header_that_is_bad_or_missing_is_refused)
+{
+    static const char *const wires[] = {"GET / HTTP/1.1\r\n", "PROXY TCP5 1.2.3.4 1.2.3.4 1 1\r\n",
+                                        "PROXY TCP4 1.2.3.4 1.2.3.4 99999 1\r\n",
+                                        "PROXY TCP4 1.2.", ""}; // the last two: then it ends
+    for (size_t i = 0; i < sizeof wires / sizeof wires[0]; i++) {
+        talk t;
+        proxied_init(&t, anyone, 2);
+        duo_start(&t.d, &framed_all, &framed_all);
+        RUN_UNTIL(t.d.loop, t.d.a.opened);
+        if (wires[i][0]) say(&t, wires[i]);
+        if (i >= 3) CHECK_OK(CALL(netio_conn_shutdown(t.d.a.c)));
+        RUN_UNTIL(t.d.loop, refused.times);
+        if (refused.why.err != NETIO_EPROTO) printf("    row %d\n", (int)i);
+        CHECK_ERR(NETIO_EPROTO, refused.why.err);
+        CHECK_EQ(0, t.d.b.opened);
+        talk_close(&t);
+        CHECK_EQ(1, refused.times);
+    }
+}
+
+TEST(conn_frame, proxy_that_is_not_trusted_is_refused)
+{
+    talk t;
+    unsigned char wire[256];
+    size_t head = proxy_header(wire, sizeof wire, 1);
+    proxied_init(&t, others, 1);
+    duo_start(&t.d, &framed_all, &framed_all);
+    say_bytes(&t, wire, head);
+    RUN_UNTIL(t.d.loop, refused.times);
+    CHECK_ERR(NETIO_EACCES, refused.why.err);
+    CHECK_EQ(0, t.d.b.opened);
+    talk_close(&t);
+}
+
+TEST(conn_frame, proxy_protocol_needs_somebody_to_trust)
+{
+    static const char *const nonsense[] = {"nobody"};
+    talk t;
+    netio_loop *loop;
+    netio_listener l;
+    proxied_init(&t, NULL, 0);
+    CHECK_OK(test_loop_create(&loop, NULL));
+    CHECK_ERR(NETIO_EINVAL, CALL(netio_listener_open(&l, loop, test_loop_addr(), &framed_all,
+                                                     &t.d.listen)));
+    t.d.listen.proxy_trusted = nonsense;
+    t.d.listen.proxy_trusted_count = 1;
+    CHECK_ERR(NETIO_EINVAL, CALL(netio_listener_open(&l, loop, test_loop_addr(), &framed_all,
+                                                     &t.d.listen)));
+    test_loop_destroy(&loop);
+}
+
+// The header comes in the clear, what follows passes the listener's filter and becomes frames.
+TEST(conn_frame, proxy_header_is_outside_the_filter)
+{
+    unsigned char wire[256];
+    size_t head = proxy_header(wire, sizeof wire, 2);
+    flip(wire + head, "one\ntwo\n", 8);
+    for (size_t cut = 1; cut < head + 8; cut += 5) {
+        talk t;
+        proxied_init(&t, anyone, 2);
+        t.d.listen.conn.filter = filter_of(&xor_ops);
+        t.d.listen.conn.framing = netio_framing_line(0);
+        duo_start(&t.d, &framed_all, &framed_all);
+        RUN_UNTIL(t.d.loop, t.d.a.opened);
+        say_bytes(&t, wire, cut);
+        for (int i = 0; i < 5; i++) netio_loop_run_once(t.d.loop, 5);
+        say_bytes(&t, wire + cut, head + 8 - cut);
+        RUN_UNTIL(t.d.loop, t.b.frames == 2 || refused.times);
+        CHECK_STR("one|two|", t.b.text);
+        CHECK_STR("203.0.113.7:4711", seen_peer);
+        talk_close(&t);
+    }
+}
+
+//================================================================================================
+// Dialing through a proxy
+//================================================================================================
+
+// A proxy that knows its lines: whenever it has heard `want` it says `reply`.
+typedef struct line {
+    const char *want;
+    size_t want_len;
+    const char *reply;
+    size_t reply_len;
+} line;
+
+typedef struct script {
+    const char *name, *url; // %s: the proxy's address
+    line lines[3];
+    bool hang_up; // after the last line
+    int err;      // of the dial; 0: the tunnel opens, with "first" behind the reply
+} script;
+
+static const script *playing;
+static int line_at;
+static size_t heard_len;
+static char heard[1024];
+
+static void play(end *e, int what, const void *data, size_t len)
+{
+    if (what != DATA) return;
+    CHECK(heard_len + len < sizeof heard);
+    memcpy(heard + heard_len, data, len);
+    heard_len += len;
+    heard[heard_len] = 0;
+    if (line_at == 3 || !playing->lines[line_at].want) {
+        CHECK_OK(CALL(netio_conn_write(e->c, heard, heard_len))); // an echo is the target
+        heard_len = 0;
+        return;
+    }
+    const line *l = &playing->lines[line_at];
+    if (heard_len < l->want_len) return;
+    if (memcmp(heard, l->want, l->want_len) != 0)
+        test_fail(__FILE__, __LINE__, "%s, line %d: %s", playing->name, line_at, heard);
+    heard_len = 0;
+    line_at++;
+    if (l->reply_len) CHECK_OK(CALL(netio_conn_write(e->c, l->reply, l->reply_len)));
+    if (playing->hang_up && (line_at == 3 || !playing->lines[line_at].want))
+        CHECK_OK(CALL(netio_conn_close(e->c)));
+}
+
+#define LINE(want, reply) {want, sizeof want - 1, reply, sizeof reply - 1}
+#define SOCKS_HI LINE("\5\1\0", "\5\0")
+#define SOCKS_TO "\5\1\0\3\013target.test\0\120"
+#define HTTP_TO "CONNECT target.test:80 HTTP/1.1\r\n"
+
+static const script scripts[] = {
+    {"socks", "socks5://%s", {SOCKS_HI, LINE(SOCKS_TO, "\5\0\0\1\1\2\3\4\0\1first")}, false, 0},
+    {"socks with a user", "socks5://me:pw@%s",
+     {LINE("\5", "\5\2"), LINE("\1\2me\2pw", "\1\0"),
+      LINE(SOCKS_TO, "\5\0\0\1\1\2\3\4\0\1first")}, false, 0},
+    {"socks refused", "socks5://%s",
+     {SOCKS_HI, LINE(SOCKS_TO, "\5\5\0\1\0\0\0\0\0\0")}, false, NETIO_ECONNREFUSED},
+    {"socks unreachable", "socks5://%s",
+     {SOCKS_HI, LINE(SOCKS_TO, "\5\4\0\1\0\0\0\0\0\0")}, false, NETIO_EHOSTUNREACH},
+    {"socks forbidden", "socks5://%s",
+     {SOCKS_HI, LINE(SOCKS_TO, "\5\2\0\1\0\0\0\0\0\0")}, false, NETIO_EACCES},
+    {"socks wants a user", "socks5://%s", {LINE("\5\1\0", "\5\377")}, false, NETIO_EACCES},
+    {"socks is none", "socks5://%s", {LINE("\5", "HTTP/1.1 400")}, false, NETIO_EPROTO},
+    {"socks hangs up", "socks5://%s", {SOCKS_HI, LINE(SOCKS_TO, "")}, true, NETIO_EPROTO},
+    {"http", "http://%s", {LINE(HTTP_TO, "HTTP/1.1 200 OK\r\n\r\nfirst")}, false, 0},
+    {"http refused", "http://%s",
+     {LINE(HTTP_TO, "HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n")}, false, NETIO_EACCES},
+    {"http is none", "http://%s", {LINE(HTTP_TO, "220 smtp.test\r\n")}, false, NETIO_EPROTO},
+    {"http hangs up", "http://%s", {LINE(HTTP_TO, "HTTP/1.1 200")}, true, NETIO_EPROTO},
+};
+
+static void tunnel_run(const script *s, bool filtered)
+{
+    talk t;
+    char url[128];
+    end *b;
+    netio_loop *loop;
+    netio_listener l;
+    netio_addr addr;
+    char text[NETIO_ADDR_TEXT];
+    talk_init(&t, no_framing());
+    playing = s;
+    line_at = 0;
+    heard_len = 0;
+    b = &t.d.b;
+    b->on = play;
+    t.d.listen.conn.user = b;
+    CHECK_OK(test_loop_create(&loop, NULL));
+    CHECK_OK(CALL(netio_listener_open(&l, loop, test_loop_addr(), &framed_all, &t.d.listen)));
+    CHECK_OK(netio_listener_addr(l, &addr));
+    CHECK(netio_addr_format(&addr, text, sizeof text) > 0);
+    snprintf(url, sizeof url, s->url, text);
+    t.d.dial.proxy = url;
+    t.d.dial.conn.user = &t.d.a;
+    t.d.dial.conn.framing = netio_framing_fixed(5);
+    if (filtered) t.d.dial.conn.filter = filter_of(&xor_ops);
+    CHECK_OK(CALL(
+        netio_conn_dial(&t.d.a.c, loop, "target.test:80", &framed_all, &t.d.dial)));
+    memset(url, 'x', sizeof url); // it was copied
+    CHECK_STR("target.test", netio_conn_server_name(t.d.a.c));
+    CHECK_OK(CALL(netio_conn_send(t.d.a.c, "early", 5))); // waits for the tunnel
+    RUN_UNTIL(loop, t.d.a.closed || t.a.frames == 2);
+    if (t.d.a.err != s->err) printf("    %s: %s\n", s->name, netio_errname(t.d.a.err));
+    CHECK_ERR(s->err, t.d.a.err);
+    CHECK_EQ(s->err == 0, t.d.a.opened);
+    if (s->err) CHECK_EQ(NETIO_STAGE_PROXY, t.d.a.error.stage);
+    else if (!filtered) CHECK_STR("first|early|", t.a.text);
+    else CHECK_MEM("|early|", t.a.text + 5, 7); // not what the proxy said in the clear
+    test_loop_destroy(&loop);
+    CHECK_EQ(1, t.d.a.closed);
+    end_check(&t.d.a);
+    end_check(b);
+}
+
+TEST(conn_frame, dial_through_a_proxy)
+{
+    for (size_t i = 0; i < sizeof scripts / sizeof scripts[0]; i++) {
+        tunnel_run(&scripts[i], false);
+        if (scripts[i].err == 0) tunnel_run(&scripts[i], true);
+    }
+}
+
+TEST(conn_frame, dial_through_a_proxy_that_is_not_there)
+{
+    talk t;
+    netio_loop *loop;
+    char port[NETIO_ADDR_TEXT], url[NETIO_ADDR_TEXT + 16];
+    talk_init(&t, no_framing());
+    CHECK_OK(test_loop_create(&loop, NULL));
+    closed_port(loop, port);
+    snprintf(url, sizeof url, "socks5://%s", port);
+    t.d.dial.proxy = url;
+    t.d.dial.conn.user = &t.d.a;
+    CHECK_OK(CALL(netio_conn_dial(&t.d.a.c, loop, "target.test:80", &framed_all, &t.d.dial)));
+    RUN_UNTIL(loop, t.d.a.closed);
+    CHECK_ERR(NETIO_ECONNREFUSED, t.d.a.err);
+    CHECK_EQ(NETIO_STAGE_CONNECT, t.d.a.error.stage);
+    t.d.dial.proxy = "ftp://a:1";
+    netio_conn c;
+    CHECK(CALL(netio_conn_dial(&c, loop, "target.test:80", &framed_all, &t.d.dial)) < 0);
+    test_loop_destroy(&loop);
+}
+
+//================================================================================================
+// Memory that is refused
+//================================================================================================
+
+// A framed exchange in which the n-th allocation fails. Returns whether one did.
+static bool starved_exchange(long n, int format_index)
+{
+    talk t;
+    char payload[256];
+    int sent = 0, err = 0;
+    bool failed;
+    talk_init(&t, format(format_index));
+    t.d.dial.conn.framing = format_of_sender(format_index);
+    talk_open(&t);
+    long before = test_allocs();
+    test_alloc_fail_at(n);
+    for (int i = 0; i < 8 && err == 0; i++) {
+        size_t len = format_payload(format_index, i, payload);
+        err = CALL(netio_conn_send(t.d.a.c, payload, len));
+        if (err == 0) sent++;
+        if (i % 3 == 2) netio_loop_run_once(t.d.loop, 1);
+    }
+    CHECK(err == 0 || err == NETIO_ENOMEM || err == NETIO_ESTALE);
+    RUN_UNTIL(t.d.loop, t.d.a.closed || t.d.b.closed || t.b.frames == sent);
+    failed = test_allocs() - before >= n;
+    test_alloc_fail_at(0);
+    if (t.d.b.closed) CHECK(t.d.b.err == NETIO_ENOMEM || t.d.a.err == NETIO_ENOMEM);
+    talk_close(&t);
+    return failed;
+}
+
+TEST(conn_frame, allocation_that_fails_has_a_name)
+{
+    static const int which[] = {0, 3, 8, 12};
+    for (size_t i = 0; i < 4; i++) {
+        if (test_in_memory()) link_pieces(7);
+        long n = 1;
+        while (n < 60 && starved_exchange(n, which[i])) n++;
+        CHECK(n > 1);
+    }
 }
 

@@ -12,6 +12,7 @@ cat >"$work/main.c" <<'C'
 #define NETIO_IMPLEMENTATION
 #include "netio.h"
 #include <stdio.h>
+#include <string.h>
 
 #ifndef NETIO_NO_POLLER
 static int check_backend(int backend, bool removed)
@@ -23,6 +24,143 @@ static int check_backend(int backend, bool removed)
     if (removed && err != NETIO_ENOTSUP) return printf("open: %s\n", netio_errname(err));
     if (err == 0) netio_poller_close(p);
     return 0;
+}
+#endif
+
+#ifndef NETIO_NO_LOOP
+static int closed;
+
+static void back(netio_conn c, const void *data, size_t len)
+{
+    netio_conn_write(c, data, len);
+}
+
+static void got(netio_conn c, const void *data, size_t len)
+{
+    if (len == 1 && *(const char *)data == 'x') netio_conn_close(c);
+}
+
+static void over(netio_conn c, int err)
+{
+    (void)c;
+    if (err == 0) closed++;
+}
+
+// An echo over the loopback, by an address without a name and so without a thread.
+static int check_loop(void)
+{
+    netio_handler server, client;
+    netio_listener l;
+    netio_loop *loop;
+    netio_addr addr;
+    netio_conn c;
+    char text[NETIO_ADDR_TEXT];
+    memset(&server, 0, sizeof server);
+    server.on_data = back;
+    server.on_close = over;
+    client = server;
+    client.on_data = got;
+    if (netio_loop_create(&loop, NULL) < 0) return printf("create\n");
+    if (netio_listener_open(&l, loop, "127.0.0.1:0", &server, NULL) < 0) return printf("listen\n");
+    if (netio_listener_addr(l, &addr) < 0) return printf("where\n");
+    if (netio_addr_format(&addr, text, sizeof text) < 0) return printf("text\n");
+    if (netio_conn_dial(&c, loop, text, &client, NULL) < 0) return printf("dial\n");
+    if (netio_conn_write(c, "x", 1) < 0) return printf("write\n");
+    for (int i = 0; i < 1000 && closed < 2; i++) netio_loop_run_once(loop, 10);
+    if (netio_loop_destroy(loop) < 0) return printf("destroy\n");
+    return closed == 2 ? 0 : printf("%d of 2 closed\n", closed);
+}
+#endif
+
+#ifndef NETIO_NO_FRAME
+// What a codec that was left out says: its framing is gone, its number is NETIO_ENOTSUP.
+static int check_format(int format, bool removed)
+{
+    netio_framing f;
+    netio_decoder d;
+    int err;
+    memset(&f, 0, sizeof f);
+    f.format = format;
+    f.max = 100;
+    f.width = 2;
+    f.header = 2;
+    f.delimiter_len = 1;
+    err = netio_decoder_init(&d, f, NULL, 0);
+    if (err == 0) netio_decoder_free(&d);
+    if ((err == NETIO_ENOTSUP) == removed) return 0;
+    return printf("format %d: %s\n", format, netio_errname(err));
+}
+
+#ifdef NETIO_NO_LINE
+#define NO_LINE true
+#else
+#define NO_LINE false
+#endif
+#ifdef NETIO_NO_DELIMITER
+#define NO_DELIMITER true
+#else
+#define NO_DELIMITER false
+#endif
+#ifdef NETIO_NO_FIXED
+#define NO_FIXED true
+#else
+#define NO_FIXED false
+#endif
+#ifdef NETIO_NO_LENGTH
+#define NO_LENGTH true
+#else
+#define NO_LENGTH false
+#endif
+#ifdef NETIO_NO_VARINT
+#define NO_VARINT true
+#else
+#define NO_VARINT false
+#endif
+#ifdef NETIO_NO_NETSTRING
+#define NO_NETSTRING true
+#else
+#define NO_NETSTRING false
+#endif
+#ifdef NETIO_NO_CHUNKED
+#define NO_CHUNKED true
+#else
+#define NO_CHUNKED false
+#endif
+#ifdef NETIO_NO_COBS
+#define NO_COBS true
+#else
+#define NO_COBS false
+#endif
+#ifdef NETIO_NO_SLIP
+#define NO_SLIP true
+#else
+#define NO_SLIP false
+#endif
+#ifdef NETIO_NO_WEBSOCKET
+#define NO_WEBSOCKET true
+#else
+#define NO_WEBSOCKET false
+#endif
+#ifdef NETIO_NO_HTTP
+#define NO_HTTP true
+#else
+#define NO_HTTP false
+#endif
+
+static int check_formats(void)
+{
+    return check_format(NETIO_FORMAT_LINE, NO_LINE) ||
+           check_format(NETIO_FORMAT_DELIMITER, NO_DELIMITER) ||
+           check_format(NETIO_FORMAT_FIXED, NO_FIXED) ||
+           check_format(NETIO_FORMAT_LENGTH, NO_LENGTH) ||
+           check_format(NETIO_FORMAT_VARINT, NO_VARINT) ||
+           check_format(NETIO_FORMAT_NETSTRING, NO_NETSTRING) ||
+           check_format(NETIO_FORMAT_CHUNKED, NO_CHUNKED) ||
+           check_format(NETIO_FORMAT_COBS, NO_COBS) ||
+           check_format(NETIO_FORMAT_SLIP, NO_SLIP) ||
+           check_format(NETIO_FORMAT_WEBSOCKET, NO_WEBSOCKET) ||
+           check_format(NETIO_FORMAT_HTTP_HEAD, NO_HTTP) ||
+           check_format(NETIO_FORMAT_RAW, false);
 }
 #endif
 
@@ -64,6 +202,12 @@ int main(void)
 #endif
     if (check_backend(NETIO_BACKEND_AUTO, false)) return 13;
 #endif
+#ifndef NETIO_NO_FRAME
+    if (check_formats()) return 14;
+#endif
+#ifndef NETIO_NO_LOOP
+    if (check_loop()) return 15;
+#endif
     return 0;
 }
 C
@@ -71,7 +215,10 @@ cp "$work/main.c" "$work/main.cpp"
 
 backends="-DNETIO_NO_SELECT -DNETIO_NO_POLL -DNETIO_NO_EPOLL -DNETIO_NO_KQUEUE -DNETIO_NO_WSAPOLL"
 backends="$backends -DNETIO_NO_AFD"
-all="-DNETIO_NO_UNIX -DNETIO_NO_THREADS -DNETIO_NO_POLLER"
+all="-DNETIO_NO_UNIX -DNETIO_NO_THREADS -DNETIO_NO_POLLER -DNETIO_NO_FRAME -DNETIO_NO_HELPERS"
+plain="-DNETIO_NO_LINE -DNETIO_NO_DELIMITER -DNETIO_NO_FIXED -DNETIO_NO_LENGTH -DNETIO_NO_VARINT"
+plain="$plain -DNETIO_NO_NETSTRING -DNETIO_NO_COBS -DNETIO_NO_SLIP"
+web="-DNETIO_NO_HTTP -DNETIO_NO_CHUNKED -DNETIO_NO_WEBSOCKET -DNETIO_NO_PROXY -DNETIO_NO_SOCKS"
 while read -r what flags; do
     eval "flags=\"$flags\""
     try "$what: C99" "$cc" -std=c99 $warnings $flags -I"$root" "$work/main.c" -o "$work/a" -pthread
@@ -97,11 +244,29 @@ epoll -DNETIO_NO_EPOLL
 kqueue -DNETIO_NO_KQUEUE
 wsapoll -DNETIO_NO_WSAPOLL
 afd -DNETIO_NO_AFD
+loop -DNETIO_NO_LOOP
+frame -DNETIO_NO_FRAME
+stream -DNETIO_NO_STREAM
+helpers -DNETIO_NO_HELPERS
+debug -DNETIO_DEBUG=1
+plain-codecs $plain
+web-codecs $web
+all-codecs $plain $web
+loop-alone -DNETIO_NO_UNIX -DNETIO_NO_THREADS -DNETIO_NO_STREAM -DNETIO_NO_HELPERS $plain $web
+frame-alone -DNETIO_NO_LOOP -DNETIO_NO_HELPERS -DNETIO_NO_STREAM
+sockets-and-pollers -DNETIO_NO_LOOP -DNETIO_NO_FRAME -DNETIO_NO_HELPERS
 only-select -DNETIO_NO_POLL -DNETIO_NO_EPOLL -DNETIO_NO_KQUEUE -DNETIO_NO_WSAPOLL -DNETIO_NO_AFD
 only-poll -DNETIO_NO_SELECT -DNETIO_NO_EPOLL -DNETIO_NO_KQUEUE
 all $all
 all-and-backends $all $backends
 T
+
+# Each codec alone; with all the other compilers they are tried together, above.
+for codec in LINE DELIMITER FIXED LENGTH VARINT NETSTRING COBS SLIP HTTP CHUNKED WEBSOCKET PROXY SOCKS; do
+    try "$codec: C99" "$cc" -std=c99 $warnings -DNETIO_NO_$codec -I"$root" "$work/main.c" \
+        -o "$work/a" -pthread
+    try "$codec: runs" "$work/a"
+done
 
 # A poller without any backend makes no sense.
 deny "no backend" "$cc" $backends -I"$root" "$work/main.c" -o "$work/a" -pthread
@@ -118,6 +283,25 @@ NETIO_NO_UNIX netio_unix_unlink(0)
 NETIO_NO_POLLER netio_poller_open(0, 0)
 NETIO_NO_POLLER netio_poller_wake(0)
 NETIO_NO_POLLER netio_backend_name(0)
+NETIO_NO_POLLER netio_loop_run(0)
+NETIO_NO_LOOP netio_loop_run(0)
+NETIO_NO_LOOP netio_network_destroy(0)
+NETIO_NO_FRAME netio_decoder_end(0)
+NETIO_NO_FRAME netio_loop_run(0)
+NETIO_NO_FRAME netio_framing_chunked(0)
+NETIO_NO_STREAM netio_stream_close(0)
+NETIO_NO_HELPERS netio_looks_like_text(0,0)
+NETIO_NO_LINE netio_framing_line(0)
+NETIO_NO_DELIMITER netio_framing_delimiter("",1,0)
+NETIO_NO_FIXED netio_framing_fixed(1)
+NETIO_NO_LENGTH netio_framing_length(2,0)
+NETIO_NO_VARINT netio_framing_varint(0)
+NETIO_NO_NETSTRING netio_framing_netstring(0)
+NETIO_NO_COBS netio_framing_cobs(0)
+NETIO_NO_SLIP netio_framing_slip(0)
+NETIO_NO_HTTP netio_http_parse(0,0,0)
+NETIO_NO_CHUNKED netio_framing_chunked(0)
+NETIO_NO_WEBSOCKET netio_framing_websocket(0,0)
 T
 
 if command -v nm >/dev/null 2>&1; then
@@ -126,7 +310,8 @@ if command -v nm >/dev/null 2>&1; then
         try "$switch: nothing of $symbols is used" sh -c "! nm -u '$work/o' | grep -E ' ($symbols)'"
     done <<'T'
 NETIO_NO_THREADS pthread_create|CreateThread
-NETIO_NO_POLLER epoll_|kqueue|kevent|realloc
+NETIO_NO_LOOP eventfd|sigaction|splice
+NETIO_NO_POLLER epoll_|kqueue|kevent
 NETIO_NO_EPOLL epoll_
 NETIO_NO_KQUEUE kqueue|kevent
 T

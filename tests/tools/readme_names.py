@@ -85,6 +85,15 @@ def security(readme):
         check(any(threat in row[0] for row in table), "the security guide lacks %r" % threat)
 
 
+def named_tests(readme):
+    """Whatever looks like SECTION.NAME of a section that has tests."""
+    known = tests()
+    sections = {test.partition(".")[0] for test in known}
+    for name in re.findall(r"`(\w+\.\w+)`", readme):
+        if name.partition(".")[0] in sections:
+            check(name in known, "there is no test %s" % name)
+
+
 def decisions(readme):
     table = rows(section(readme, "TCP, UDP, multicast or Unix"))
     check(len(table) >= 4, "only %d choices of a transport" % len(table))
@@ -105,7 +114,7 @@ def examples(readme):
 
 def main():
     readme = read("README.md")
-    for part in links_and_paths, names, security, decisions, examples:
+    for part in links_and_paths, names, security, named_tests, decisions, examples:
         part(readme)
     for text in wrong:
         print("README.md: " + text)
