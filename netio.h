@@ -42,11 +42,14 @@ CONTENTS  search for >>name to reach the declarations, >>name.c to reach the cod
     >>time     clock and deadlines         >>poller   readiness of many sockets
     >>addr     addresses as values         >>loop     timers, tasks, signals, watches, lookups
     >>resolve  names, interfaces           >>filter   what TLS plugs into
-    >>helper   back-off, buckets, pools    >>conn     connections, listeners, dialing
-    >>network  a network in memory         >>udp      datagrams on the loop
+    >>frame    bytes in, frames out        >>conn     connections, listeners, dialing
+    >>stream   blocking reads, framed      >>udp      datagrams on the loop
+    >>queue    bytes in, bytes out         >>network  a network in memory
+    >>http     message heads               >>helper   back-off, buckets, pools
+    >>websocket, >>proxy, >>tunnel         protocols of a handshake: RFC 6455, PROXY, SOCKS5, CONNECT
 
     Code only: >>platform >>os-posix >>os-windows >>select >>poll >>epoll >>kqueue >>winselect
-    >>wsapoll >>afd >>readiness >>memory >>run
+    >>wsapoll >>afd >>framed >>readiness >>memory >>run
 
 NAMES  A bare verb acts on a socket (netio_send, netio_close). Everything else names its object
 (netio_conn_write, netio_poller_wait). Four habits make most signatures guessable:
@@ -91,6 +94,9 @@ SWITCHES  define before including, the same in every file
     NETIO_NO_THREADS        no resolver thread: a lookup with a bounded time is NETIO_ENOTSUP
     NETIO_NO_POLLER         leave the poller out, and the loop with it
     NETIO_NO_LOOP           leave out loop, filter, conn, udp, network
+    NETIO_NO_FRAME          leave out framing, and the loop with it
+    NETIO_NO_STREAM _HTTP _CHUNKED _WEBSOCKET _PROXY _SOCKS          leave one section out
+    NETIO_NO_LINE _DELIMITER _FIXED _LENGTH _VARINT _NETSTRING _COBS _SLIP     or one format
     NETIO_NO_HELPERS        leave out the helpers
     NETIO_NO_SELECT _POLL _WSAPOLL _EPOLL _KQUEUE _AFD     leave one backend out
   define in the file that implements
@@ -14982,8 +14988,8 @@ static void netio__wish_work(netio__wish *w)
 // >>conn.c
 //
 //     dialing --connected--> opening --filters ready--> open --close--> closing --FIN--> draining
-//        |                      |                        |                |                |
-//        '----------------------+------------------------+----------------+----------------+--> over
+//        |                      |                        |               |                |
+//        '----------------------+------------------------+---------------+----------------+--> over
 //
 // Over: on_close is due, then the engine closes its end, then the node is free. What few
 // connections need lies in a cold block that is made when first needed. Settings come from a block

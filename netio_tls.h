@@ -150,8 +150,8 @@ typedef struct netio_tls_info {
     const netio_tls_cert *chain; // of the peer, its own first; NULL: none. Resumed: its own alone
 } netio_tls_info;
 
-// A certificate chain, the own one first, and its key: PEM, DER or PKCS#12. Without a key the one in
-// the certificate's file is taken. All borrowed only during create.
+// A certificate chain, the own one first, and its key: PEM, DER or PKCS#12. Without a key the one
+// in the certificate's file is taken. All borrowed only during create.
 typedef struct netio_tls_identity {
     const char *cert_file, *key_file;
     const void *cert, *key;   // bytes instead of files
@@ -192,8 +192,8 @@ typedef struct netio_tls_config {
     // Limits.
     size_t peer_chain_max; // bytes of the peer's certificates; 0: 64 KiB
     // Resumption: never without the checks that this context would make. A context keeps the
-    // sessions of its clients and uses them by itself; on_session is for keeping them elsewhere, and
-    // may get several for one connection. Sessions hold secrets.
+    // sessions of its clients and uses them by itself; on_session is for keeping them elsewhere,
+    // and may get several for one connection. Sessions hold secrets.
     bool no_tickets;
     size_t session_max; // client sessions kept; 0: 32
     void (*on_session)(void *user, const char *server_name, const void *session, size_t len);
@@ -230,7 +230,7 @@ NETIO_API int netio_tls_ctx_create(netio_tls_ctx **out, const netio_tls_config *
 NETIO_API netio_tls_ctx *netio_tls_ctx_ref(netio_tls_ctx *ctx);
 NETIO_API void netio_tls_ctx_unref(netio_tls_ctx *ctx); // NULL: nothing
 
-// "OpenSSL 3.0.17"; NULL: not in this build. AUTO: the one that is used; "none" with NETIO_TLS_NONE.
+// "OpenSSL 3.0.17"; NULL: not in this build. AUTO: the one in use; "none" with NETIO_TLS_NONE.
 NETIO_API const char *netio_tls_backend(int backend);
 
 typedef struct netio_tls_client_opts {
@@ -305,8 +305,8 @@ NETIO_API netio_tls *netio_tls_stream_engine(const netio_stream *st); // NULL: i
 //     while ((out = netio_tls_out(t)).len) netio_tls_out_drop(t, send(out));
 //================================================================================================
 
-// `server_name` is a host name (ASCII; international ones as xn--) or an address; it goes out in the
-// clear. `opts` may be NULL.
+// `server_name` is a host name (ASCII; international ones as xn--) or an address; it goes out in
+// the clear. `opts` may be NULL.
 // Returns 0; NETIO_EINVAL (client without server_name, or with none that can be verified),
 // NETIO_ENOMEM; NETIO_ETLS (this system trusts no CA at all).
 NETIO_API int netio_tls_client(netio_tls **out, netio_tls_ctx *ctx, const char *server_name,
@@ -593,7 +593,7 @@ static int64_t netio__x509_days(int64_t year, int64_t month, int64_t day) // sin
     return year * 365 + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 719469;
 }
 
-// UTCTime "YYMMDDHHMMSSZ" or GeneralizedTime with four digits of the year: RFC 5280 section 4.1.2.5.
+// UTCTime "YYMMDDHHMMSSZ", or GeneralizedTime with a year of four digits: RFC 5280 section 4.1.2.5.
 static bool netio__x509_time(netio__der *d, int64_t *out)
 {
     netio__der text;

@@ -587,6 +587,7 @@ static void write_ten(end *e, int what, const void *data, size_t len)
 TEST(conn, writes_of_a_turn_leave_in_one_send)
 {
     duo d;
+    if (test_rough()) SKIP("sends come short there");
     memset(&ops, 0, sizeof ops);
     duo_init(&d);
     d.loop_opts.on_op = count_op;
@@ -615,6 +616,7 @@ TEST(conn, pieces_of_a_write_leave_together)
 {
     duo d;
     netio_buf bufs[3] = {{"abc", 3}, {"", 0}, {"defgh", 5}};
+    if (test_rough()) SKIP("sends come short there");
     memset(&ops, 0, sizeof ops);
     duo_init(&d);
     d.loop_opts.on_op = count_op;
@@ -1553,10 +1555,10 @@ TEST(conn, counts_its_traffic)
     netio_loop_stats(d.loop, &all);
     CHECK_EQ(300, a.bytes_out);
     CHECK_EQ(1, a.bytes_in);
-    CHECK_EQ(3, a.writes);
+    if (!test_rough()) CHECK_EQ(3, a.writes); // there sends come short
     CHECK_EQ(300, b.bytes_in);
     CHECK_EQ(1, b.bytes_out);
-    CHECK_EQ(1, b.writes);
+    if (!test_rough()) CHECK_EQ(1, b.writes);
     CHECK(b.reads >= 3);
     CHECK(a.opened_ms <= a.active_ms);
     CHECK(netio_loop_now_ms(d.loop) - a.active_ms >= 29); // idle since then
@@ -1606,6 +1608,7 @@ static void list_b(end *e, int what, const void *data, size_t len)
 
 TEST(conn, operations_are_told)
 {
+    if (test_rough()) SKIP("sends come short there");
     for (int who = 0; who < 2; who++) {
         duo d;
         memset(&ops, 0, sizeof ops);

@@ -137,8 +137,8 @@ static const netio_format_ops tick_ops = {tick_parse, tick_wrap};
 
 enum { FORMATS = 13 };
 
-static const char *format_names[FORMATS] = {"line",   "delimiter", "fixed",     "length", "magic",
-                                            "varint", "netstring", "chunked",   "cobs",   "slip",
+static const char *format_names[FORMATS] = {"line",   "delimiter", "fixed",    "length", "magic",
+                                            "varint", "netstring", "chunked",  "cobs",   "slip",
                                             "head",   "custom",    "websocket"};
 
 static netio_framing format(int i)
@@ -224,7 +224,8 @@ TEST(conn_frame, every_format_in_every_cut)
             CHECK(t.b.frames < frames + 3 || cut == len);
             say_bytes(&t, wire + cut, len - cut);
             RUN_UNTIL(t.d.loop, t.d.b.closed || t.b.frames == frames + 3);
-            if (strcmp(want, t.b.text) != 0) printf("    %s cut at %d\n", format_names[i], (int)cut);
+            if (strcmp(want, t.b.text) != 0)
+                printf("    %s cut at %d\n", format_names[i], (int)cut);
             CHECK_STR(want, t.b.text);
         }
         CHECK_EQ(0, t.d.b.got); // on_data had none of it
@@ -345,8 +346,7 @@ static void answer_each(end *e, reader *r, const netio_frame *f)
     if (netio_conn_pending(e->c) > highest) highest = netio_conn_pending(e->c);
 }
 
-// 100,000 tiny requests at once, each answered with 1 KiB: the queue stops them at its high mark.
-TEST(conn_frame, answers_never_overflow_the_queue)
+static void answers_run(netio_filter filter)
 {
     enum { COUNT = 100000 };
     talk t;
@@ -357,6 +357,7 @@ TEST(conn_frame, answers_never_overflow_the_queue)
     talk_init(&t, netio_framing_line(0));
     t.b.on = answer_each;
     t.d.dial.conn.read_always = true;
+    t.d.dial.conn.filter = t.d.listen.conn.filter = filter;
     talk_open(&t);
     memset(answer, 'A', sizeof answer);
     say_bytes(&t, requests, sizeof requests);
@@ -365,6 +366,14 @@ TEST(conn_frame, answers_never_overflow_the_queue)
     CHECK_OK(t.b.result);
     CHECK_BETWEEN(1, 64 * 1024 + 2 * sizeof answer, highest);
     talk_close(&t);
+}
+
+// 100,000 tiny requests at once, each answered with 1 KiB: the queue stops them at its high mark.
+TEST(conn_frame, answers_never_overflow_the_queue)
+{
+    netio_filter none;
+    memset(&none, 0, sizeof none);
+    answers_run(none);
 }
 
 TEST(conn_frame, high_queue_stops_frames_until_it_drained)
@@ -520,8 +529,7 @@ static void upgraded(end *e, reader *r, const netio_frame *f)
 static void echo_ws(end *e, reader *r, const netio_frame *f)
 {
     upgrade(e, r, f);
-    if (r->frames > 1 && f->type == NETIO_WS_BINARY)
-        CHECK_OK(CALL(netio_conn_send_frame(e->c, f)));
+    if (r->frames > 1 && f->type == NETIO_WS_BINARY) CHECK_OK(CALL(netio_conn_send_frame(e->c, f)));
 }
 
 TEST(conn_frame, http_head_becomes_websocket)
@@ -562,6 +570,55 @@ TEST(conn_frame, last_line_needs_no_end)
     talk_close(&t);
 }
 
+// The last frame, at the end of the stream, may still change what nothing follows.
+TEST(conn_frame, last_line_may_change_the_framing)
+{
+    static const char *const words[] = {"NONE", "LEN", "LINE"};
+    for (size_t i = 0; i < 3; i++) {
+        talk t;
+        talk_init(&t, netio_framing_line(0));
+        t.b.on = obey;
+        talk_open(&t);
+        say(&t, words[i]);
+        CHECK_OK(CALL(netio_conn_shutdown(t.d.a.c)));
+        RUN_UNTIL(t.d.loop, t.d.b.closed || t.d.b.ended);
+        CHECK_EQ(1, t.d.b.ended);
+        CHECK_EQ(1, t.b.frames);
+        talk_close(&t);
+    }
+}
+
+static unsigned char wire_seen[64];
+
+static void see_wire(end *e, int what, const void *data, size_t len)
+{
+    if (what == DATA && e->got <= sizeof wire_seen) memcpy(wire_seen + e->got - len, data, len);
+}
+
+static void change_mind(end *e, reader *r, const netio_frame *f)
+{
+    (void)f;
+    if (r->frames > 1) return;
+    CHECK_OK(CALL(netio_conn_set_framing(e->c, no_framing())));
+    CHECK_OK(CALL(netio_conn_send(e->c, "plain", 5)));
+    CHECK_OK(CALL(netio_conn_set_framing(e->c, netio_framing_fixed(3))));
+    CHECK_OK(CALL(netio_conn_send(e->c, "abc", 3)));
+}
+
+TEST(conn_frame, last_change_in_a_callback_counts)
+{
+    talk t;
+    talk_init(&t, netio_framing_line(0));
+    t.b.on = change_mind;
+    t.d.a.on = see_wire;
+    talk_open(&t);
+    say(&t, "go\nabcdef");
+    RUN_UNTIL(t.d.loop, t.b.frames == 3 && t.d.a.got == 8);
+    CHECK_STR("go|abc|def|", t.b.text);
+    CHECK_MEM("plainabc", wire_seen, 8);
+    talk_close(&t);
+}
+
 TEST(conn_frame, end_inside_a_frame_is_told)
 {
     talk t;
@@ -595,7 +652,8 @@ TEST(conn_frame, bad_frames_end_the_connection_with_a_name)
         {"netstring", "2:ab,99:", 8, netio_framing_netstring(9), NETIO_EMSGSIZE, 5, 99, "ab|"},
         {"chunked", "2\r\nab\r\nxyz", 10, netio_framing_chunked(0), NETIO_EPROTO, 7, 0, "ab|"},
         {"head", "GET / HTTP/1.1\n", 15, netio_framing_http_head(0), NETIO_EPROTO, 0, 0, ""},
-        {"custom", "\001a\377", 3, netio_framing_custom(&tick_ops, NULL, 0), NETIO_EPROTO, 2, 0, "a|"},
+        {"custom", "\001a\377", 3, netio_framing_custom(&tick_ops, NULL, 0), NETIO_EPROTO, 2, 0,
+         "a|"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         talk t;
@@ -842,6 +900,14 @@ TEST(conn_frame, websocket_ping_after_close_is_not_answered)
     CHECK_ERR(0, t.d.a.err);
     CHECK_ERR(0, t.d.b.err);
     talk_close(&t);
+    ws_start(&t);
+    CHECK_OK(ws_send(&t.d.a, NETIO_WS_CLOSE, NULL, 0));
+    say_bytes(&t, "\x89\x81\0\0\0\0p", 7); // against the rules
+    RUN_UNTIL(t.d.loop, t.d.a.closed && t.d.b.closed);
+    CHECK_EQ(1, t.b.frames);
+    CHECK_EQ(1, t.a.frames);
+    CHECK_EQ(NETIO_WS_CLOSE, t.a.last.type);
+    talk_close(&t);
 }
 
 TEST(conn_frame, websocket_errors_are_told_to_the_peer)
@@ -884,13 +950,6 @@ TEST(conn_frame, websocket_errors_are_told_to_the_peer)
         CHECK_ERR(0, t.d.a.err);
         talk_close(&t);
     }
-}
-
-static unsigned char wire_seen[64];
-
-static void see_wire(end *e, int what, const void *data, size_t len)
-{
-    if (what == DATA && e->got <= sizeof wire_seen) memcpy(wire_seen + e->got - len, data, len);
 }
 
 TEST(conn_frame, websocket_unmasked_client_gets_1002)
@@ -1009,6 +1068,11 @@ TEST(conn_frame, every_format_passes_a_filter)
         CHECK_EQ(crc, t.b.crc);
         talk_close(&t);
     }
+}
+
+TEST(conn_frame, answers_under_a_filter_never_overflow_the_queue)
+{
+    answers_run(filter_of(&xor_ops));
 }
 
 static void pause_every_tenth(end *e, reader *r, const netio_frame *f)
@@ -1236,6 +1300,13 @@ static size_t proxy_header(void *buf, size_t cap, int version)
     return (size_t)n;
 }
 
+static uint64_t loop_bytes_in(netio_loop *loop)
+{
+    netio_stats stats;
+    netio_loop_stats(loop, &stats);
+    return stats.bytes_in;
+}
+
 TEST(conn_frame, proxy_header_names_the_client)
 {
     for (int version = 1; version <= 2; version++) {
@@ -1244,15 +1315,11 @@ TEST(conn_frame, proxy_header_names_the_client)
         memcpy(wire + head, "data", 4);
         for (size_t cut = 1; cut < head + 4; cut++) {
             talk t;
-            netio_stats stats;
             proxied_init(&t, anyone, 2);
             duo_start(&t.d, &framed_all, &framed_all);
             RUN_UNTIL(t.d.loop, t.d.a.opened);
             say_bytes(&t, wire, cut);
-            do {
-                netio_loop_run_once(t.d.loop, 20);
-                netio_loop_stats(t.d.loop, &stats);
-            } while (stats.bytes_in < cut);
+            RUN_UNTIL(t.d.loop, loop_bytes_in(t.d.loop) >= cut);
             CHECK_EQ(cut >= head, t.d.b.opened);
             say_bytes(&t, wire + cut, head + 4 - cut);
             RUN_UNTIL(t.d.loop, t.d.b.got == 4 || refused.times);
@@ -1287,8 +1354,8 @@ TEST(conn_frame, proxy_header_of_the_proxy_itself_leaves_the_address)
 TEST(conn_frame, proxy_header_that_is_bad_or_missing_is_refused)
 {
     static const char *const wires[] = {"GET / HTTP/1.1\r\n", "PROXY TCP5 1.2.3.4 1.2.3.4 1 1\r\n",
-                                        "PROXY TCP4 1.2.3.4 1.2.3.4 99999 1\r\n",
-                                        "PROXY TCP4 1.2.", ""}; // the last two: then it ends
+                                        "PROXY TCP4 1.2.3.4 1.2.3.4 99999 1\r\n", "PROXY TCP4 1.2.",
+                                        ""}; // the last two: then it ends
     for (size_t i = 0; i < sizeof wires / sizeof wires[0]; i++) {
         talk t;
         proxied_init(&t, anyone, 2);
@@ -1327,12 +1394,12 @@ TEST(conn_frame, proxy_protocol_needs_somebody_to_trust)
     netio_listener l;
     proxied_init(&t, NULL, 0);
     CHECK_OK(test_loop_create(&loop, NULL));
-    CHECK_ERR(NETIO_EINVAL, CALL(netio_listener_open(&l, loop, test_loop_addr(), &framed_all,
-                                                     &t.d.listen)));
+    CHECK_ERR(NETIO_EINVAL,
+              CALL(netio_listener_open(&l, loop, test_loop_addr(), &framed_all, &t.d.listen)));
     t.d.listen.proxy_trusted = nonsense;
     t.d.listen.proxy_trusted_count = 1;
-    CHECK_ERR(NETIO_EINVAL, CALL(netio_listener_open(&l, loop, test_loop_addr(), &framed_all,
-                                                     &t.d.listen)));
+    CHECK_ERR(NETIO_EINVAL,
+              CALL(netio_listener_open(&l, loop, test_loop_addr(), &framed_all, &t.d.listen)));
     test_loop_destroy(&loop);
 }
 
@@ -1406,6 +1473,7 @@ static void play(end *e, int what, const void *data, size_t len)
         CHECK_OK(CALL(netio_conn_close(e->c)));
 }
 
+// clang-format off
 #define LINE(want, reply) {want, sizeof want - 1, reply, sizeof reply - 1}
 #define SOCKS_HI LINE("\5\1\0", "\5\0")
 #define SOCKS_TO "\5\1\0\3\013target.test\0\120"
@@ -1431,6 +1499,7 @@ static const script scripts[] = {
     {"http is none", "http://%s", {LINE(HTTP_TO, "220 smtp.test\r\n")}, false, NETIO_EPROTO},
     {"http hangs up", "http://%s", {LINE(HTTP_TO, "HTTP/1.1 200")}, true, NETIO_EPROTO},
 };
+// clang-format on
 
 static void tunnel_run(const script *s, bool filtered)
 {
@@ -1457,8 +1526,7 @@ static void tunnel_run(const script *s, bool filtered)
     t.d.dial.conn.user = &t.d.a;
     t.d.dial.conn.framing = netio_framing_fixed(5);
     if (filtered) t.d.dial.conn.filter = filter_of(&xor_ops);
-    CHECK_OK(CALL(
-        netio_conn_dial(&t.d.a.c, loop, "target.test:80", &framed_all, &t.d.dial)));
+    CHECK_OK(CALL(netio_conn_dial(&t.d.a.c, loop, "target.test:80", &framed_all, &t.d.dial)));
     memset(url, 'x', sizeof url); // it was copied
     CHECK_STR("target.test", netio_conn_server_name(t.d.a.c));
     CHECK_OK(CALL(netio_conn_send(t.d.a.c, "early", 5))); // waits for the tunnel
@@ -1518,6 +1586,7 @@ static bool starved_exchange(long n, int format_index)
     talk_init(&t, format(format_index));
     t.d.dial.conn.framing = format_of_sender(format_index);
     talk_open(&t);
+    link_pieces(7);
     long before = test_allocs();
     test_alloc_fail_at(n);
     for (int i = 0; i < 8 && err == 0; i++) {
@@ -1539,10 +1608,116 @@ TEST(conn_frame, allocation_that_fails_has_a_name)
 {
     static const int which[] = {0, 3, 8, 12};
     for (size_t i = 0; i < 4; i++) {
-        if (test_in_memory()) link_pieces(7);
         long n = 1;
         while (n < 60 && starved_exchange(n, which[i])) n++;
         CHECK(n > 1);
     }
 }
 
+static void play_starved(end *e, int what, const void *data, size_t len)
+{
+    const line *l = &playing->lines[line_at];
+    if (what != DATA) return;
+    heard_len += len;
+    if (line_at == 3 || !l->want || heard_len < l->want_len) return;
+    heard_len = 0;
+    line_at++;
+    (void)data;
+    if (CALL(netio_conn_write(e->c, l->reply, l->reply_len)) < 0)
+        CHECK_OK(CALL(netio_conn_abort(e->c)));
+}
+
+// From dialing to the first frame. Returns whether an allocation failed.
+static bool starved_tunnel(long n)
+{
+    talk t;
+    char url[NETIO_ADDR_TEXT + 16], text[NETIO_ADDR_TEXT];
+    netio_loop *loop;
+    netio_listener l;
+    netio_addr addr;
+    talk_init(&t, no_framing());
+    playing = &scripts[0];
+    line_at = 0;
+    heard_len = 0;
+    t.d.b.on = play_starved;
+    t.d.listen.conn.user = &t.d.b;
+    t.d.listen.on_refused = note_refused;
+    memset(&refused, 0, sizeof refused);
+    CHECK_OK(test_loop_create(&loop, NULL));
+    CHECK_OK(CALL(netio_listener_open(&l, loop, test_loop_addr(), &framed_all, &t.d.listen)));
+    CHECK_OK(netio_listener_addr(l, &addr));
+    CHECK(netio_addr_format(&addr, text, sizeof text) > 0);
+    snprintf(url, sizeof url, "socks5://%s", text);
+    t.d.dial.proxy = url;
+    t.d.dial.timeout_ms = 500;
+    t.d.dial.conn.user = &t.d.a;
+    t.d.dial.conn.framing = netio_framing_fixed(5);
+    t.d.dial.conn.filter = filter_of(&xor_ops);
+    long before = test_allocs();
+    test_alloc_fail_at(n);
+    int err = CALL(netio_conn_dial(&t.d.a.c, loop, "target.test:80", &framed_all, &t.d.dial));
+    CHECK(err == 0 || err == NETIO_ENOMEM);
+    if (err == 0) RUN_UNTIL(loop, t.d.a.closed || t.a.frames == 1);
+    bool failed = test_allocs() - before >= n;
+    test_alloc_fail_at(0);
+    if (err == 0 && !failed) CHECK_EQ(0, t.d.a.closed);
+    if (err == 0 && t.d.a.closed) CHECK(t.d.a.err < 0);
+    test_loop_destroy(&loop);
+    end_check(&t.d.a);
+    return failed;
+}
+
+TEST(conn_frame, dial_through_a_proxy_without_memory_has_a_name)
+{
+    long n = 1;
+    while (n < 60 && starved_tunnel(n)) n++;
+    CHECK_BETWEEN(5, 59, n);
+}
+
+// clang-format off
+TEST_MAIN("conn_frame",
+          T(conn_frame, every_format_in_every_cut),
+          T(conn_frame, every_format_byte_by_byte),
+          T(conn_frame, counters_tell_frames_in_and_out),
+          T(conn_frame, pause_keeps_what_follows_and_resume_hands_it_out),
+          T(conn_frame, paused_frames_come_before_the_end),
+          T(conn_frame, answers_never_overflow_the_queue),
+          T(conn_frame, high_queue_stops_frames_until_it_drained),
+          T(conn_frame, close_and_abort_end_the_frames),
+          T(conn_frame, change_rereads_what_was_received),
+          T(conn_frame, change_from_outside_rereads_too),
+          T(conn_frame, http_head_becomes_websocket),
+          T(conn_frame, last_line_needs_no_end),
+          T(conn_frame, last_line_may_change_the_framing),
+          T(conn_frame, last_change_in_a_callback_counts),
+          T(conn_frame, end_inside_a_frame_is_told),
+          T(conn_frame, bad_frames_end_the_connection_with_a_name),
+          T(conn_frame, claims_take_no_memory),
+          T(conn_frame, send_is_a_plain_write_without_framing),
+          T(conn_frame, header_bytes_are_sent_and_seen),
+          T(conn_frame, formats_that_change_the_payload_are_copied),
+          T(conn_frame, full_queue_refuses_whole_frames),
+          T(conn_frame, websocket_ping_is_answered),
+          T(conn_frame, websocket_close_is_answered_and_ends_both),
+          T(conn_frame, websocket_sends_nothing_after_its_close),
+          T(conn_frame, websocket_ping_after_close_is_not_answered),
+          T(conn_frame, websocket_errors_are_told_to_the_peer),
+          T(conn_frame, websocket_unmasked_client_gets_1002),
+          T(conn_frame, websocket_message_may_come_in_fragments),
+          T(conn_frame, every_format_passes_a_filter),
+          T(conn_frame, answers_under_a_filter_never_overflow_the_queue),
+          T(conn_frame, pause_under_a_filter_loses_nothing),
+          T(conn_frame, filter_added_in_a_frame_reads_the_rest),
+          T(conn_frame, filter_from_clean_refuses_when_frames_wait),
+          T(conn_frame, detach_gives_back_unread_bytes),
+          T(conn_frame, relay_drops_framing_and_passes_the_rest),
+          T(conn_frame, proxy_header_names_the_client),
+          T(conn_frame, proxy_header_of_the_proxy_itself_leaves_the_address),
+          T(conn_frame, proxy_header_that_is_bad_or_missing_is_refused),
+          T(conn_frame, proxy_that_is_not_trusted_is_refused),
+          T(conn_frame, proxy_protocol_needs_somebody_to_trust),
+          T(conn_frame, proxy_header_is_outside_the_filter),
+          T(conn_frame, dial_through_a_proxy),
+          T(conn_frame, dial_through_a_proxy_that_is_not_there),
+          T(conn_frame, allocation_that_fails_has_a_name),
+          T(conn_frame, dial_through_a_proxy_without_memory_has_a_name))

@@ -141,8 +141,8 @@ TEST(tls_abuse, key_updates_between_data_are_fine)
     raw_peer p = raw_client(TLS1_3_VERSION);
     char byte;
     for (int i = 0; i < 200; i++) {
-        CHECK(SSL_key_update(p.ssl, i % 2 ? SSL_KEY_UPDATE_REQUESTED
-                                          : SSL_KEY_UPDATE_NOT_REQUESTED) == 1);
+        CHECK(SSL_key_update(p.ssl,
+                             i % 2 ? SSL_KEY_UPDATE_REQUESTED : SSL_KEY_UPDATE_NOT_REQUESTED) == 1);
         CHECK_EQ(1, SSL_write(p.ssl, "x", 1));
         raw_move(&p);
         CHECK_EQ(1, netio_tls_read(p.t, &byte, 1));
@@ -274,8 +274,8 @@ TEST(tls_abuse, a_handshake_has_an_end)
             netio_tls_out_drop(t, netio_tls_out(t).len);
             if (rows[i].bytes[0] == 20) CHECK_OK(netio_tls_feed(t, first, 5));
             size_t fed = feed_until_refused(t, rows[i].bytes, rows[i].len, 4 << 20);
-            if (fed > 256 << 10) test_fail(__FILE__, __LINE__, "%s: %lu bytes", rows[i].what,
-                                           (unsigned long)fed);
+            if (fed > 256 << 10)
+                test_fail(__FILE__, __LINE__, "%s: %lu bytes", rows[i].what, (unsigned long)fed);
             netio_tls_destroy(t);
             netio_tls_ctx_unref(ctx);
         }

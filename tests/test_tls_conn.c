@@ -38,7 +38,7 @@ TEST(tls_conn, all_bytes_and_both_ends_pass)
         uint64_t len;
         size_t recv_buffer, piece;
         int small;
-    } rows[] = {{1, 0, 0, 0},         {300000, 0, 0, 0},       {300000, 4096, 0, 0},
+    } rows[] = {{1, 0, 0, 0},         {300000, 0, 0, 0},      {300000, 4096, 0, 0},
                 {300000, 0, 0, 8192}, {100000, 4096, 100, 0}, {50000, 0, 1, 0}};
     for (int v = 0; v < 2; v++) {
         contexts(v ? NULL : only_1_2, "good.pem", NULL);
@@ -147,6 +147,44 @@ TEST(tls_conn, unread_and_pause_work_behind_it)
     }
     RUN_UNTIL(d.loop, d.b.got == 400000);
     duo_close(&d);
+    contexts_end();
+}
+
+// --- framing ------------------------------------------------------------------------------------
+
+static struct {
+    int frames;
+    size_t bytes;
+    bool wrong;
+} framed;
+
+static void on_frame(netio_conn c, const netio_frame *f)
+{
+    framed.wrong |= f->len != (size_t)framed.frames % 3000 + 1;
+    framed.frames++;
+    framed.bytes += f->len;
+    if (framed.frames == 200) netio_conn_close(c);
+}
+
+TEST(tls_conn, frames_pass_as_without_it)
+{
+    static const netio_handler reader = {.on_frame = on_frame};
+    static char line[3000];
+    duo d;
+    contexts(NULL, "good.pem", NULL);
+    tls_duo(&d);
+    memset(&framed, 0, sizeof framed);
+    memset(line, 'x', sizeof line);
+    d.listen.conn.framing = d.dial.conn.framing = netio_framing_length(2, 5000);
+    d.loop_opts.recv_buffer = 4096;
+    d.dial.conn.write_queue_max = 4 << 20;
+    duo_start(&d, &end_all, &reader);
+    for (size_t i = 0; i < 200; i++) CHECK_OK(CALL(netio_conn_send(d.a.c, line, i % 3000 + 1)));
+    RUN_UNTIL(d.loop, d.a.ended || d.a.closed);
+    CHECK_EQ(200, framed.frames);
+    CHECK(!framed.wrong);
+    CHECK_ERR(0, d.a.err);
+    test_loop_destroy(&d.loop);
     contexts_end();
 }
 
@@ -650,7 +688,8 @@ TEST(tls_conn, every_allocation_may_fail)
         memset(&gate, 0, sizeof gate);
         test_alloc_fail_at(n);
         for (int i = 0; i < 200 && !d.a.closed && d.a.got == 0; i++) {
-            if (d.a.opened == 1 && d.a.out == 0) d.a.out = CALL(netio_conn_write(d.a.c, "x", 1)) == 0;
+            if (d.a.opened == 1 && d.a.out == 0)
+                d.a.out = CALL(netio_conn_write(d.a.c, "x", 1)) == 0;
             netio_loop_run_once(d.loop, 1);
         }
         test_alloc_fail_at(0);
@@ -665,7 +704,8 @@ TEST_MAIN("tls_conn", T(tls_conn, all_bytes_and_both_ends_pass),
           T(tls_conn, writes_may_come_before_the_handshake),
           T(tls_conn, small_writes_of_a_turn_leave_in_full_records),
           T(tls_conn, files_and_owned_bytes_are_encrypted_too),
-          T(tls_conn, unread_and_pause_work_behind_it), T(tls_conn, shutdown_ends_one_direction_only),
+          T(tls_conn, unread_and_pause_work_behind_it), T(tls_conn, frames_pass_as_without_it),
+          T(tls_conn, shutdown_ends_one_direction_only),
           T(tls_conn, a_close_in_on_data_still_says_close_notify),
           T(tls_conn, an_end_without_close_notify_is_an_error),
           T(tls_conn, the_handler_can_ask_who_is_there),
@@ -675,7 +715,8 @@ TEST_MAIN("tls_conn", T(tls_conn, all_bytes_and_both_ends_pass),
           T(tls_conn, a_silent_client_is_refused_in_time),
           T(tls_conn, client_certificates_are_required_and_shown),
           T(tls_conn, a_plain_connection_can_be_upgraded),
-          T(tls_conn, bytes_behind_the_upgrade_command_forbid_it), T(tls_conn, the_role_can_be_told),
+          T(tls_conn, bytes_behind_the_upgrade_command_forbid_it),
+          T(tls_conn, the_role_can_be_told),
           T(tls_conn, a_certificate_is_renewed_without_dropping_anyone),
           T(tls_conn, many_clients_at_once_are_all_served), T(tls_conn, a_second_dial_is_resumed),
           T(tls_conn, a_relay_joins_tls_and_plain), T(tls_conn, every_allocation_may_fail))

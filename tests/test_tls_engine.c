@@ -288,7 +288,8 @@ static void corrupt(netio_tls_ctx *client, netio_tls_ctx *server, bool to_client
             unsigned char *copy = (unsigned char *)malloc(out.len + 1);
             if (out.len) memcpy(copy, out.data, out.len);
             if ((side == 1) == to_client) {
-                if (at >= passed && at < passed + out.len) copy[at - passed] ^= (unsigned char)(1u << at % 8);
+                if (at >= passed && at < passed + out.len)
+                    copy[at - passed] ^= (unsigned char)(1u << at % 8);
                 passed += out.len;
             }
             CHECK_OK(netio_tls_feed(to, copy, out.len));
@@ -396,7 +397,8 @@ TEST(tls_engine, versions_that_do_not_meet_are_told_so)
         netio_tls_ctx_unref(client);
         netio_tls_ctx_unref(server);
     }
-    netio_tls_ctx *client = tls_client_ctx(old_only), *server = tls_server_ctx("rsa.pem", down_to_1_0);
+    netio_tls_ctx *client = tls_client_ctx(old_only),
+                  *server = tls_server_ctx("rsa.pem", down_to_1_0);
     tls_pair p = {0};
     connected(&p, client, server);
     CHECK_EQ(NETIO_TLS_1_1, info_of(p.client).version);
@@ -407,15 +409,12 @@ TEST(tls_engine, versions_that_do_not_meet_are_told_so)
 
 TEST(tls_engine, the_floor_is_1_2_unless_named_insecure)
 {
-    static const int rows[][4] = {// min, max, insecure, result
-                                  {NETIO_TLS_1_1, 0, 0, NETIO_ETLS},
-                                  {NETIO_TLS_1_0, 0, 0, NETIO_ETLS},
-                                  {NETIO_TLS_1_0, 0, 1, 0},
-                                  {NETIO_TLS_1_3, NETIO_TLS_1_2, 0, NETIO_ETLS},
-                                  {0x0305, 0, 0, NETIO_ENOTSUP},
-                                  {0, 0x0305, 0, NETIO_ETLS},
-                                  {0x0300, 0, 1, NETIO_ETLS},
-                                  {1, 0, 0, NETIO_ETLS}};
+    static const int rows[][4] = {
+        // min, max, insecure, result
+        {NETIO_TLS_1_1, 0, 0, NETIO_ETLS}, {NETIO_TLS_1_0, 0, 0, NETIO_ETLS},
+        {NETIO_TLS_1_0, 0, 1, 0},          {NETIO_TLS_1_3, NETIO_TLS_1_2, 0, NETIO_ETLS},
+        {0x0305, 0, 0, NETIO_ENOTSUP},     {0, 0x0305, 0, NETIO_ETLS},
+        {0x0300, 0, 1, NETIO_ETLS},        {1, 0, 0, NETIO_ETLS}};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         netio_tls_config cfg = {0};
         netio_tls_ctx *ctx = NULL;
@@ -469,8 +468,11 @@ TEST(tls_engine, alpn_takes_the_servers_choice)
     static const struct {
         tls_change client, server;
         const char *want; // NULL: refused
-    } rows[] = {{with_alpn, with_alpn, "h2"}, {with_alpn, late_alpn, "http/1.1"},
-                {late_alpn, with_alpn, "http/1.1"}, {with_alpn, NULL, ""}, {NULL, with_alpn, ""},
+    } rows[] = {{with_alpn, with_alpn, "h2"},
+                {with_alpn, late_alpn, "http/1.1"},
+                {late_alpn, with_alpn, "http/1.1"},
+                {with_alpn, NULL, ""},
+                {NULL, with_alpn, ""},
                 {with_alpn, other_alpn, NULL}};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         for (int v = 0; v < 2; v++) {
@@ -607,7 +609,8 @@ static void mutual(netio_tls_config *cfg)
 TEST(tls_engine, on_sni_gives_another_context)
 {
     for (int v = 0; v < 2; v++) {
-        netio_tls_ctx *b = tls_server_ctx("b_test.pem", NULL), *ctx = tls_server_ctx("good.pem", with_on_sni);
+        netio_tls_ctx *b = tls_server_ctx("b_test.pem", NULL),
+                      *ctx = tls_server_ctx("good.pem", with_on_sni);
         netio_tls_ctx *client = tls_client_ctx(versions[v]);
         tls_pair p = {0};
         memset(&sni, 0, sizeof sni);
@@ -739,8 +742,8 @@ static char *load(const char *name, size_t *len)
 
 TEST(tls_engine, certificates_and_keys_come_from_memory)
 {
-    static const char *const rows[][2] = {{"good.pem", NULL}, {"good.crt", "key.pem"},
-                                          {"good.der", "key.der"}, {"open.p12", NULL}};
+    static const char *const rows[][2] = {
+        {"good.pem", NULL}, {"good.crt", "key.pem"}, {"good.der", "key.der"}, {"open.p12", NULL}};
     netio_tls_ctx *client = tls_client_ctx(NULL), *server;
     for (int i = 0; i < 4; i++)
         for (int text = 0; text < 2; text++) {
@@ -823,7 +826,8 @@ static bool resumes(netio_tls_ctx *client, netio_tls_ctx *server, const char *na
 TEST(tls_engine, a_second_connection_is_resumed_by_itself)
 {
     for (int v = 0; v < 2; v++) {
-        netio_tls_ctx *client = tls_client_ctx(versions[v]), *server = tls_server_ctx("good.pem", NULL);
+        netio_tls_ctx *client = tls_client_ctx(versions[v]),
+                      *server = tls_server_ctx("good.pem", NULL);
         CHECK(!resumes(client, server, "example.test", NULL, 0));
         for (int i = 0; i < 5; i++) CHECK(resumes(client, server, "example.test", NULL, 0));
         CHECK(!resumes(client, server, "www.example.test", NULL, 0)); // another host
@@ -838,7 +842,8 @@ TEST(tls_engine, a_second_connection_is_resumed_by_itself)
 TEST(tls_engine, sessions_can_be_kept_elsewhere)
 {
     for (int v = 0; v < 2; v++) {
-        netio_tls_ctx *server = tls_server_ctx("good.pem", versions[v]), *client = tls_client_ctx(keeping);
+        netio_tls_ctx *server = tls_server_ctx("good.pem", versions[v]),
+                      *client = tls_client_ctx(keeping);
         memset(&kept, 0, sizeof kept);
         CHECK(!resumes(client, server, "example.test", NULL, 0));
         CHECK(kept.count >= 1);
@@ -910,8 +915,8 @@ static void with_staple(netio_tls_config *cfg) { cfg->staple_file = tls_file("st
 
 TEST(tls_engine, a_session_counts_only_under_the_policy_it_was_made_under)
 {
-    static const tls_change others[] = {p_alpn,   p_both_roots, p_cert,   p_staple,  p_no_chain,
-                                        p_no_name, p_no_time,   p_asking, only_1_2, only_1_3};
+    static const tls_change others[] = {p_alpn,    p_both_roots, p_cert,   p_staple, p_no_chain,
+                                        p_no_name, p_no_time,    p_asking, only_1_2, only_1_3};
     netio_tls_ctx *server = tls_server_ctx("good.pem", with_staple);
     netio_tls_ctx *client = tls_client_ctx(keeping);
     memset(&kept, 0, sizeof kept);
@@ -932,7 +937,8 @@ TEST(tls_engine, a_session_counts_only_under_the_policy_it_was_made_under)
         bad[at] ^= 1;
         CHECK(!resumes(client, server, "example.test", bad, len));
     }
-    for (size_t at = 0; at < len; at += 29) CHECK(!resumes(client, server, "example.test", copy, at));
+    for (size_t at = 0; at < len; at += 29)
+        CHECK(!resumes(client, server, "example.test", copy, at));
     CHECK(resumes(client, server, "example.test", copy, len)); // and it was still good
     free(copy);
     free(bad);
@@ -1032,9 +1038,10 @@ TEST(tls_engine, servers_that_share_ticket_keys_share_sessions)
         memset(secrets, 1, sizeof secrets);
         secret_count = 1;
         netio_tls_ctx *a = tls_server_ctx("good.pem", with_secrets);
-        netio_tls_ctx *b = tls_server_ctx("good.pem", with_secrets), *alone = tls_server_ctx("good.pem", NULL);
+        netio_tls_ctx *b = tls_server_ctx("good.pem", with_secrets),
+                      *alone = tls_server_ctx("good.pem", NULL);
         CHECK(!resumes(client, a, "example.test", NULL, 0));
-        CHECK(resumes(client, b, "example.test", NULL, 0)); // another machine
+        CHECK(resumes(client, b, "example.test", NULL, 0));      // another machine
         CHECK(!resumes(client, alone, "example.test", NULL, 0)); // a stale ticket: in full
         CHECK(!resumes(client, a, "example.test", NULL, 0));
         netio_tls_ctx_unref(b);
@@ -1097,7 +1104,8 @@ static void few_sessions(netio_tls_config *cfg) { cfg->session_max = 3; }
 
 TEST(tls_engine, the_number_of_sessions_kept_is_bounded)
 {
-    netio_tls_ctx *client = tls_client_ctx(few_sessions), *server = tls_server_ctx("good.pem", NULL);
+    netio_tls_ctx *client = tls_client_ctx(few_sessions),
+                  *server = tls_server_ctx("good.pem", NULL);
     long before = test_blocks();
     for (int i = 0; i < 10; i++) resumes(client, server, "www.example.test", NULL, 0);
     CHECK_BETWEEN(0, 3, test_blocks() - before);
@@ -1156,7 +1164,8 @@ TEST(tls_engine, a_pre_shared_key_replaces_certificates)
                 {"", "0123456789abcdef0123456789abcdef", false}};
     char texts[2][160];
     for (int v = 0; v < (tls_is("BoringSSL") ? 1 : 2); v++) {
-        netio_tls_ctx *server = psk_server_ctx(NULL, versions[v]), *client = tls_client_ctx(with_psk_client);
+        netio_tls_ctx *server = psk_server_ctx(NULL, versions[v]),
+                      *client = tls_client_ctx(with_psk_client);
         for (int i = 0; i < 4; i++) {
             tls_pair p = {0};
             memset(&psk, 0, sizeof psk);
@@ -1219,7 +1228,8 @@ TEST(tls_engine, a_client_with_a_key_takes_no_certificate)
 TEST(tls_engine, both_ends_export_the_same_keys)
 {
     for (int v = 0; v < 2; v++) {
-        netio_tls_ctx *client = tls_client_ctx(NULL), *server = tls_server_ctx("good.pem", versions[v]);
+        netio_tls_ctx *client = tls_client_ctx(NULL),
+                      *server = tls_server_ctx("good.pem", versions[v]);
         tls_pair p = {0};
         uint8_t a[32], b[32], c[32];
         tls_pair_open(&p, client, server, "example.test");
@@ -1383,7 +1393,8 @@ TEST_MAIN("tls_engine", T(tls_engine, handshake_and_echo_in_pieces_of_any_size),
           T(tls_engine, a_handshake_can_be_cut_off_at_every_byte),
           T(tls_engine, a_flipped_bit_is_never_delivered),
           T(tls_engine, a_corrupted_record_ends_the_connection),
-          T(tls_engine, plain_text_is_recognised), T(tls_engine, versions_that_do_not_meet_are_told_so),
+          T(tls_engine, plain_text_is_recognised),
+          T(tls_engine, versions_that_do_not_meet_are_told_so),
           T(tls_engine, the_floor_is_1_2_unless_named_insecure),
           T(tls_engine, ciphers_can_be_chosen_and_must_be_known),
           T(tls_engine, alpn_takes_the_servers_choice),

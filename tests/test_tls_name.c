@@ -67,7 +67,8 @@ TEST(tls_name, patterns_match_what_rfc_9525_says)
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         netio__tls_host host;
         bool asked = netio__tls_host_parse(&host, rows[i].host, strlen(rows[i].host));
-        bool got = asked && netio__tls_name_is(span(rows[i].pattern, strlen(rows[i].pattern)), &host);
+        bool got =
+            asked && netio__tls_name_is(span(rows[i].pattern, strlen(rows[i].pattern)), &host);
         if (got != rows[i].want)
             test_fail(__FILE__, __LINE__, "\"%s\" for %s: %d", rows[i].pattern, rows[i].host, got);
     }
@@ -80,14 +81,15 @@ TEST(tls_name, patterns_match_what_rfc_9525_says)
 
 TEST(tls_name, addresses_are_compared_by_their_bytes)
 {
-    static const uint8_t names[] = {0x87, 4, 127, 0, 0, 1, 0x87, 16, 0x20, 1, 0xd, 0xb8, 0, 0, 0, 0,
-                                    0, 0, 0, 0, 0, 0, 0, 9, 0x87, 5, 1, 2, 3, 4, 5, 0x87, 0};
+    static const uint8_t names[] = {0x87, 4, 127,  0, 0, 1, 0x87, 16, 0x20, 1,    0xd,
+                                    0xb8, 0, 0,    0, 0, 0, 0,    0,  0,    0,    0,
+                                    0,    9, 0x87, 5, 1, 2, 3,    4,  5,    0x87, 0};
     static const struct {
         const char *host;
         bool want;
-    } rows[] = {{"127.0.0.1", true},  {"2001:db8::9", true},     {"[2001:DB8:0::9]", true},
-                {"127.0.0.2", false}, {"2001:db8::8", false},    {"::ffff:127.0.0.1", false},
-                {"1.2.3.4", false},   {"example.test", false},   {"2001:db8::9%eth0", true}};
+    } rows[] = {{"127.0.0.1", true},  {"2001:db8::9", true},   {"[2001:DB8:0::9]", true},
+                {"127.0.0.2", false}, {"2001:db8::8", false},  {"::ffff:127.0.0.1", false},
+                {"1.2.3.4", false},   {"example.test", false}, {"2001:db8::9%eth0", true}};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         netio__tls_host host;
         CHECK(netio__tls_host_parse(&host, rows[i].host, strlen(rows[i].host)));
@@ -136,7 +138,7 @@ TEST(tls_name, only_strict_der_is_read)
     } rows[] = {
         {{0x04, 0}, 2, true},
         {{0x04, 2, 1, 2}, 4, true},
-        {{0x04, 2, 1}, 3, false},             // cut off
+        {{0x04, 2, 1}, 3, false}, // cut off
         {{0x04}, 1, false},
         {{0x04, 0x81, 0x80}, 3, false},       // cut off, long form
         {{0x04, 0x81, 1, 9}, 4, false},       // not the shortest form
@@ -245,17 +247,42 @@ TEST(tls_name, dates_are_read_and_written)
         const char *text;
         int64_t seconds;
         const char *date;
-    } rows[] = {{"\x17\x0d" "700101000000Z", 0, "1970-01-01"},
-                {"\x17\x0d" "691231235959Z", -1, "1969-12-31"},
-                {"\x17\x0d" "491231235959Z", 2524607999, "2049-12-31"},
-                {"\x17\x0d" "500101000000Z", -631152000, "1950-01-01"},
-                {"\x18\x0f" "20500101000000Z", 2524608000, "2050-01-01"},
-                {"\x18\x0f" "20240229120000Z", 1709208000, "2024-02-29"},
-                {"\x18\x0f" "99991231235959Z", 253402300799, "9999-12-31"},
-                {"\x18\x0f" "20000229000000Z", 951782400, "2000-02-29"}};
-    static const char *const bad[] = {"\x17\x0b" "7001010000Z", "\x17\x0d" "7001010000000",
-                                      "\x17\x0d" "70130100000Z ", "\x17\x0d" "701301000000Z",
-                                      "\x18\x0d" "700101000000Z", "\x13\x0d" "700101000000Z"};
+    } rows[] = {{"\x17\x0d"
+                 "700101000000Z",
+                 0, "1970-01-01"},
+                {"\x17\x0d"
+                 "691231235959Z",
+                 -1, "1969-12-31"},
+                {"\x17\x0d"
+                 "491231235959Z",
+                 2524607999, "2049-12-31"},
+                {"\x17\x0d"
+                 "500101000000Z",
+                 -631152000, "1950-01-01"},
+                {"\x18\x0f"
+                 "20500101000000Z",
+                 2524608000, "2050-01-01"},
+                {"\x18\x0f"
+                 "20240229120000Z",
+                 1709208000, "2024-02-29"},
+                {"\x18\x0f"
+                 "99991231235959Z",
+                 253402300799, "9999-12-31"},
+                {"\x18\x0f"
+                 "20000229000000Z",
+                 951782400, "2000-02-29"}};
+    static const char *const bad[] = {"\x17\x0b"
+                                      "7001010000Z",
+                                      "\x17\x0d"
+                                      "7001010000000",
+                                      "\x17\x0d"
+                                      "70130100000Z ",
+                                      "\x17\x0d"
+                                      "701301000000Z",
+                                      "\x18\x0d"
+                                      "700101000000Z",
+                                      "\x13\x0d"
+                                      "700101000000Z"};
     int64_t got;
     char date[16];
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {

@@ -627,7 +627,8 @@ TEST(tls_socket, one_context_serves_many_threads)
 
 TEST_MAIN("tls_socket", T(tls_socket, what_is_sent_comes_back),
           T(tls_socket, large_pieces_pass_whole), T(tls_socket, a_stream_that_waits_owns_no_buffer),
-          T(tls_socket, frames_pass_as_over_a_socket), T(tls_socket, a_second_connection_is_resumed),
+          T(tls_socket, frames_pass_as_over_a_socket),
+          T(tls_socket, a_second_connection_is_resumed),
           T(tls_socket, each_bad_certificate_has_its_own_error_and_gets_no_byte),
           T(tls_socket, a_plain_peer_is_told_apart_from_a_bad_one),
           T(tls_socket, failures_of_the_network_are_in_the_record_too),

@@ -160,9 +160,10 @@ static void in_2048(netio_tls_config *cfg) { cfg->verify_time = 2470000000; }
 
 TEST(tls_verify, the_time_can_be_set)
 {
-    static const matrix_row then[] = {{"expired.pem", "example.test", 0, ""},
-                                      {"old_chain.pem", "example.test", NETIO_TLS_NOT_YET, ""},
-                                      {"good.pem", "example.test", NETIO_TLS_NOT_YET, "2024-01-01"}};
+    static const matrix_row then[] = {
+        {"expired.pem", "example.test", 0, ""},
+        {"old_chain.pem", "example.test", NETIO_TLS_NOT_YET, ""},
+        {"good.pem", "example.test", NETIO_TLS_NOT_YET, "2024-01-01"}};
     static const matrix_row later[] = {{"not_yet.pem", "example.test", 0, ""},
                                        {"good.pem", "example.test", 0, ""}};
     netio_tls_ctx *client = tls_client_ctx(in_2020);
@@ -297,10 +298,11 @@ TEST(tls_verify, bad_roots_are_refused_when_they_are_given)
 
 TEST(tls_verify, only_what_a_certificate_can_be_for_is_dialed)
 {
-    static const char *const bad[] = {"",          "*.example.test", "example test", "a..test",
-                                      ".test",     "ex\xc3\xa4mple.test", "1.2.3",   "300.1.1.1",
-                                      "127.0.0.1/8", "a.test:443",   "example.test..", ".",
-                                      "a\nb",      "[::1",           "::1]"};
+    static const char *const bad[] = {"",           "*.example.test", "example test",
+                                      "a..test",    ".test",          "ex\xc3\xa4mple.test",
+                                      "1.2.3",      "300.1.1.1",      "127.0.0.1/8",
+                                      "a.test:443", "example.test..", ".",
+                                      "a\nb",       "[::1",           "::1]"};
     char longest[256], *label = longest;
     netio_tls_ctx *client = tls_client_ctx(NULL);
     netio_tls *t;
@@ -308,8 +310,11 @@ TEST(tls_verify, only_what_a_certificate_can_be_for_is_dialed)
         if (netio_tls_client(&t, client, bad[i], NULL) != NETIO_EINVAL)
             test_fail(__FILE__, __LINE__, "\"%s\" was taken", bad[i]);
     CHECK_ERR(NETIO_EINVAL, netio_tls_client(&t, client, NULL, NULL));
-    for (int i = 0; i < 4; i++, label += 64) memcpy(label, "a2345678901234567890123456789012345678"
-                                                           "9012345678901234567890123.", 64);
+    for (int i = 0; i < 4; i++, label += 64)
+        memcpy(label,
+               "a2345678901234567890123456789012345678"
+               "9012345678901234567890123.",
+               64);
     longest[254] = 0;
     CHECK_ERR(NETIO_EINVAL, netio_tls_client(&t, client, longest, NULL));
     longest[253] = 0;
@@ -558,7 +563,8 @@ TEST(tls_verify, client_certificates_are_none_asked_or_required)
                 test_fail(__FILE__, __LINE__, "%s, server %d: %s", rows[i].pem, k, e.text);
             CHECK_OK(netio_tls_get_info(p.server, &info));
             CHECK_EQ(!want && k > 0 && rows[i].pem, info.chain_len);
-            if (i == 2 && !want && k > 0) CHECK_STR("O=netio,CN=Client\\, Ltd.", info.chain[0].subject);
+            if (i == 2 && !want && k > 0)
+                CHECK_STR("O=netio,CN=Client\\, Ltd.", info.chain[0].subject);
             if (want) { // with TLS 1.3 the client hears of it when it reads
                 CHECK_ERR(NETIO_ETLS, netio_tls_read(p.client, &byte, 1));
                 CHECK_OK(netio_tls_get_error(p.client, &e));

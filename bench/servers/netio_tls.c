@@ -40,7 +40,8 @@ int main(int argc, char **argv)
     netio_tls_error why;
     netio_tls_ctx *tls;
     netio_loop *loop;
-    if (argc != 7 || strcmp(argv[3], "--cert") || strcmp(argv[5], "--key") || !handler_of(argv[2])) {
+    if (argc != 7 || strcmp(argv[3], "--cert") || strcmp(argv[5], "--key") ||
+        !handler_of(argv[2])) {
         fprintf(stderr, "usage: %s PORT echo|sink|source --cert FILE --key FILE\n", argv[0]);
         return 2;
     }

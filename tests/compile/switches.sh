@@ -238,19 +238,11 @@ nothing
 unix -DNETIO_NO_UNIX
 threads -DNETIO_NO_THREADS
 poller -DNETIO_NO_POLLER
-select -DNETIO_NO_SELECT
-poll -DNETIO_NO_POLL
-epoll -DNETIO_NO_EPOLL
-kqueue -DNETIO_NO_KQUEUE
-wsapoll -DNETIO_NO_WSAPOLL
-afd -DNETIO_NO_AFD
 loop -DNETIO_NO_LOOP
 frame -DNETIO_NO_FRAME
 stream -DNETIO_NO_STREAM
 helpers -DNETIO_NO_HELPERS
 debug -DNETIO_DEBUG=1
-plain-codecs $plain
-web-codecs $web
 all-codecs $plain $web
 loop-alone -DNETIO_NO_UNIX -DNETIO_NO_THREADS -DNETIO_NO_STREAM -DNETIO_NO_HELPERS $plain $web
 frame-alone -DNETIO_NO_LOOP -DNETIO_NO_HELPERS -DNETIO_NO_STREAM
@@ -261,12 +253,19 @@ all $all
 all-and-backends $all $backends
 T
 
-# Each codec alone; with all the other compilers they are tried together, above.
-for codec in LINE DELIMITER FIXED LENGTH VARINT NETSTRING COBS SLIP HTTP CHUNKED WEBSOCKET PROXY SOCKS; do
-    try "$codec: C99" "$cc" -std=c99 $warnings -DNETIO_NO_$codec -I"$root" "$work/main.c" \
+# One backend or codec less: by this compiler alone, the others saw them together above.
+for one in SELECT POLL EPOLL KQUEUE LINE DELIMITER FIXED LENGTH VARINT NETSTRING COBS SLIP HTTP \
+    CHUNKED WEBSOCKET PROXY SOCKS; do
+    try "$one: C99" "$cc" -std=c99 $warnings -DNETIO_NO_$one -I"$root" "$work/main.c" \
         -o "$work/a" -pthread
-    try "$codec: runs" "$work/a"
+    try "$one: runs" "$work/a"
 done
+if command -v x86_64-w64-mingw32-gcc >/dev/null 2>&1; then
+    for one in SELECT WSAPOLL AFD; do
+        try "$one: Windows" x86_64-w64-mingw32-gcc -std=c99 $warnings -DNETIO_NO_$one -I"$root" \
+            -fsyntax-only "$work/main.c"
+    done
+fi
 
 # A poller without any backend makes no sense.
 deny "no backend" "$cc" $backends -I"$root" "$work/main.c" -o "$work/a" -pthread

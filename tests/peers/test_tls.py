@@ -384,5 +384,26 @@ class Gnutls(Tls):
                 self.assertIn("OK TLSv" + v, line)
 
 
+class Scanner(Tls):
+    def test_sslscan_finds_three_and_three_suites_and_nothing_weak(self):
+        if shutil.which("sslscan") is None:
+            self.skipTest("no sslscan")
+        _, port = self.serve("--count", "200", pem="rsa.pem")
+        _, out = self.run_tool(["sslscan", "--no-colour", "--show-sigs", "127.0.0.1:%d" % port],
+                               timeout=60)
+        for old in ("SSLv2", "SSLv3", "TLSv1.0", "TLSv1.1"):
+            self.assertRegex(out, old.replace(".", r"\.") + r" +disabled")
+        suites = re.findall(r"^(?:Preferred|Accepted) +(\S+) +\d+ bits +(\S+)", out, re.M)
+        self.assertEqual([("TLSv1.3", "TLS_AES_128_GCM_SHA256"),
+                          ("TLSv1.3", "TLS_AES_256_GCM_SHA384"),
+                          ("TLSv1.3", "TLS_CHACHA20_POLY1305_SHA256"),
+                          ("TLSv1.2", "ECDHE-RSA-AES128-GCM-SHA256"),
+                          ("TLSv1.2", "ECDHE-RSA-AES256-GCM-SHA384"),
+                          ("TLSv1.2", "ECDHE-RSA-CHACHA20-POLY1305")], suites)
+        self.assertIn("Session renegotiation not supported", out)
+        self.assertNotRegex(out, "rsa_pkcs1_sha1|ecdsa_sha1")
+        self.assertIn("not vulnerable to heartbleed", out)
+
+
 if __name__ == "__main__":
     peers.main()

@@ -22,7 +22,7 @@ netio_tls_ctx *tls_client_ctx(tls_change how);
 typedef struct tls_pair {
     netio_tls *client, *server;
     size_t chunk;
-    int client_err, server_err; // of the last handshake, read or write
+    int client_err, server_err;  // of the last handshake, read or write
     size_t to_server, to_client; // bytes so far
 } tls_pair;
 
