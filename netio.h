@@ -46,7 +46,7 @@ CONTENTS  search for >>name to reach the declarations, >>name.c to reach the cod
     >>stream   blocking reads, framed      >>udp      datagrams on the loop
     >>queue    bytes in, bytes out         >>network  a network in memory
     >>http     message heads               >>helper   back-off, buckets, pools
-    >>websocket, >>proxy, >>tunnel         protocols of a handshake: RFC 6455, PROXY, SOCKS5, CONNECT
+    >>websocket >>proxy >>tunnel           handshakes: RFC 6455, PROXY, SOCKS5 and CONNECT
 
     Code only: >>platform >>os-posix >>os-windows >>select >>poll >>epoll >>kqueue >>winselect
     >>wsapoll >>afd >>framed >>readiness >>memory >>run
@@ -18019,8 +18019,9 @@ NETIO_API ptrdiff_t netio_conn_detach(netio_conn h, netio_socket *out, void *unr
     if (!c) return NETIO_ESTALE;
     netio_loop *loop = c->node.loop;
     if (!out || (!unread && cap)) return NETIO_EINVAL;
-    if (c->state != NETIO__OPEN || c->out || (c->cold && (c->cold->inner || c->cold->relay)))
-        return NETIO_EBUSY;
+    if (c->state != NETIO__OPEN || c->err || c->out ||
+        (c->cold && (c->cold->inner || c->cold->relay)))
+        return NETIO_EBUSY; // with an error: what was queued is lost, and on_close will say so
     if (c->cold && c->cold->framed) return netio__frames_detach(c, out, unread, cap);
     bool lending = loop->lending == &c->node;
     size_t kept = lending ? loop->kept : netio__kept_len(c);

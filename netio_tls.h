@@ -34,7 +34,7 @@ CONTENTS  search for >>name to reach the declarations, >>name.c to reach the cod
     >>tls-config   certificates, trust, checks     >>tls-engine   no sockets: you move the bytes
     >>tls-conn     on connections of the loop
 
-                   Code only: >>tls-der >>tls-name >>tls-core >>tls-session >>tls-verify
+                   Code only: >>tls-der >>tls-name >>tls-core >>tls-verify >>tls-session
                    >>tls-openssl >>tls-none
 
 SAFE AS IT COMES  The chain, its dates, its strength and the host's name are verified; TLS 1.2 is
@@ -1006,6 +1006,7 @@ struct netio_tls {
     char *psk_identity;
     netio__tls_known *known;
     struct netio__tls_findings *findings; // the backend's, while it looks at the peer's chain
+    netio__tls_pace *waits;               // for a turn of its loop: see netio__tls_filter_postpone
     int64_t cert_end;                     // when the peer's certificate expires
     size_t hello;                         // bytes of the handshake so far
     int refs;                             // of the filter
@@ -1015,7 +1016,6 @@ struct netio_tls {
     uint8_t useless;                 // records since the last data
     bool server, done, closed, shut; // handshake, the peer's close_notify, ours
     bool end, saw_end, end_told;     // the transport ended; the library noticed; the handler knows
-    bool waits;                      // for its turn: see netio__tls_filter_postpone
     bool checked;                    // the peer's certificate or key was
     netio_tls_error error;
 };
@@ -4098,20 +4098,20 @@ static bool netio__tls_filter_postpone(netio_filter_io *io, netio_tls *t)
     if (!full) pace->steps++;
     if (full && !t->waits) pace->waiting++;
     if (!full && t->waits && pace->waiting) pace->waiting--;
-    t->waits = full;
+    t->waits = full ? pace : NULL;
     netio__tls_unlock();
     if (full) netio_filter_timer(io, 0);
     return full;
 }
 
-// One that ends while it waits: no more than a guess is lost if the place is another loop's now.
-static void netio__tls_filter_unwait(netio_tls *t, const netio_loop *loop)
+// One that ends while it waits. (If the place is another loop's by now, only a guess gets worse.)
+static void netio__tls_filter_unwait(netio_tls *t)
 {
-    netio__tls_pace *pace = &t->first->pace[(uintptr_t)loop / 256 % NETIO__TLS_PACES];
     if (!t->waits) return;
     netio__tls_lock();
-    if (pace->loop == loop && pace->waiting) pace->waiting--;
+    if (t->waits->waiting) t->waits->waiting--;
     netio__tls_unlock();
+    t->waits = NULL;
 }
 
 static int netio__tls_filter_timer(netio_filter_io *io)
@@ -4176,7 +4176,7 @@ static void netio__tls_filter_close(netio_filter_io *io)
 {
     netio_tls *t = netio__tls_filter_engine(io);
     if (!t) return;
-    netio__tls_filter_unwait(t, netio_conn_loop(netio_filter_conn(io)));
+    netio__tls_filter_unwait(t);
     netio__tls_filter_release(t);
 }
 

@@ -1,6 +1,6 @@
-// What timers cost, refreshed as idle limits are (to a later time), with few and with 100,000 of them
-// running: start, refresh (netio_timer_reset) and stop, in nanoseconds each. The clock of the network
-// in memory stands still, so nothing fires.
+// What timers cost, refreshed as idle limits are (to a later time), with few and with 100,000 of
+// them running: start, refresh (netio_timer_reset) and stop, in nanoseconds each. The clock of the
+// network in memory stands still, so nothing fires.
 //
 //     cc -O2 -I. bench/timers.c -o timers -lpthread && ./timers [--quick]
 #define NETIO_IMPLEMENTATION

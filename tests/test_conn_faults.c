@@ -313,7 +313,7 @@ out:
     world_end();
 }
 
-// --- a filter whose own memory is not netio's -----------------------------------------------------
+// --- a filter whose own memory is not netio's ---------------------------------------------------
 
 static int double_received(netio_filter_io *io, const void *data, size_t len)
 {
@@ -431,7 +431,7 @@ TEST(conn_faults, allocations_of_adopt_and_detach)
     every_allocation_here(adopt_story);
 }
 
-// --- how many calls -------------------------------------------------------------------------------
+// --- how many calls -----------------------------------------------------------------------------
 
 // Situation (a): while descriptors are short the listener asks again with growing pauses, and then
 // takes those that waited.

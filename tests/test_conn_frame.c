@@ -1359,6 +1359,7 @@ TEST(conn_frame, proxy_header_that_is_bad_or_missing_is_refused)
     for (size_t i = 0; i < sizeof wires / sizeof wires[0]; i++) {
         talk t;
         proxied_init(&t, anyone, 2);
+        t.d.listen.conn.close_timeout_ms = 50; // who dialed does not hang up
         duo_start(&t.d, &framed_all, &framed_all);
         RUN_UNTIL(t.d.loop, t.d.a.opened);
         if (wires[i][0]) say(&t, wires[i]);
@@ -1525,6 +1526,7 @@ static void tunnel_run(const script *s, bool filtered)
     t.d.dial.proxy = url;
     t.d.dial.conn.user = &t.d.a;
     t.d.dial.conn.framing = netio_framing_fixed(5);
+    if (s->err) t.d.dial.conn.close_timeout_ms = 50; // the proxy does not hang up
     if (filtered) t.d.dial.conn.filter = filter_of(&xor_ops);
     CHECK_OK(CALL(netio_conn_dial(&t.d.a.c, loop, "target.test:80", &framed_all, &t.d.dial)));
     memset(url, 'x', sizeof url); // it was copied

@@ -1,12 +1,12 @@
 // BACKENDS: all memory
 //
-// Random legal calls from random callbacks. Both ends of every connection are in this program, so it
-// knows what each end wrote and what the other must get, and holds netio to its word:
+// Random legal calls from random callbacks. Both ends of every connection are in this program, so
+// it knows what each end wrote and what the other must get, and holds netio to its word:
 //
 //   - on_open at most once and first, on_close exactly once and last, for each handle;
 //   - no callback inside a call;
-//   - bytes arrive in order and unchanged; on_eof comes after the last of them; if some are missing,
-//     an end was told of an error, or closed by itself;
+//   - bytes arrive in order and unchanged; on_eof comes after the last of them; if some are
+//     missing, an end was told of an error, or closed by itself;
 //   - a handle that was closed is stale for every call, whatever lives in its place;
 //   - owned memory is untouched until it is released, once; filters are opened and closed in pairs;
 //   - when all is over, no descriptor and no block of memory is left;

@@ -171,8 +171,8 @@ TEST(dial, times_out)
     }
 }
 
-// Cancelled before it is connected: by close, by close of something written, by abort, by the end of
-// the loop.
+// Cancelled before it is connected: by close, by close of something written, by abort, by the end
+// of the loop.
 TEST(dial, can_be_cancelled)
 {
     static const int want[] = {NETIO_ECANCELED, NETIO_ETIMEDOUT, NETIO_ECONNABORTED,

@@ -16,7 +16,7 @@ static struct {
 static void count_ref(void *arg) { (void)arg, tally.refs++; }
 static void count_unref(void *arg) { (void)arg, tally.refs--; }
 
-// --- xor: every byte changes, none is added. `arg` is the key ---------------------------------------
+// --- xor: every byte changes, none is added. `arg` is the key -----------------------------------
 
 static void flip(unsigned char *out, const void *data, size_t len, unsigned char key)
 {
@@ -84,7 +84,7 @@ static const netio_filter_ops xor_ops = {.name = "xor",
                                          .written = xor_written,
                                          .close = free_self};
 
-// --- greet: each side says HELO and is ready when it has heard it -----------------------------------
+// --- greet: each side says HELO and is ready when it has heard it -------------------------------
 
 typedef struct greet_self {
     size_t heard;
@@ -129,7 +129,7 @@ static const netio_filter_ops clean_greet_ops = {.name = "greet from clean",
                                                  .close = free_self,
                                                  .from_clean = true};
 
-// --- record: two bytes of length, then so many bytes; a length of 0 is the end ----------------------
+// --- record: two bytes of length, then so many bytes; a length of 0 is the end ------------------
 
 typedef struct record_self {
     unsigned char head[2];
@@ -208,7 +208,7 @@ static const netio_filter_ops record_ops = {.name = "record",
                                             .shutdown = record_shutdown,
                                             .close = free_self};
 
-// --- all of a filter's calls absent: nothing changes ------------------------------------------------
+// --- all of a filter's calls absent: nothing changes --------------------------------------------
 
 static const netio_filter_ops empty_ops = {.name = "empty"};
 
@@ -378,7 +378,7 @@ TEST(filter, self_can_be_asked_for)
     tally_end();
 }
 
-// --- ownership, limits ----------------------------------------------------------------------------
+// --- ownership, limits --------------------------------------------------------------------------
 
 static int released;
 static void release(void *user)

@@ -1,5 +1,5 @@
-// Which names match which hosts, and the reader of certificates, on any bytes. Both are reached from
-// outside only through a handshake per case, so this program has the implementation inside.
+// Which names match which hosts, and the reader of certificates, on any bytes. Both are reached
+// from outside only through a handshake per case, so this program has the implementation inside.
 #define NETIO_STATIC
 #define NETIO_IMPLEMENTATION
 #if !defined(NETIO_TLS_OPENSSL) && !defined(NETIO_TLS_NONE)

@@ -9,7 +9,7 @@
 //     request HOST TARGET        a WebSocket request, and its key
 //     answer HEX                 the answer to a request
 //     check KEY HEX              the verdict on an answer
-//     proxy HEX                  a PROXY header: its length, both addresses, type=value for each TLV
+//     proxy HEX                  PROXY header: its length, both addresses, type=value for each TLV
 //     header VERSION SOURCE DESTINATION SUM      a PROXY header; SUM 1: with its checksum
 //     tunnel PROXY TARGET        begin to dial through a proxy: where to connect, what to send
 //     told HEX                   what the proxy said: 1 if the tunnel is open, bytes used, to send

@@ -200,7 +200,8 @@ class OpensslClient(Tls):
                          "-CAfile", cert("ca.crt"), stdin=subprocess.PIPE,
                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         self.assertTrue(self.lines_of(p).startswith("OK "))
-        for command, want in ((b"k\n", b"KEYUPDATE"), (b"K\n", b"KEYUPDATE"), (b"hello\n", b"hello")):
+        for command, want in ((b"k\n", b"KEYUPDATE"), (b"K\n", b"KEYUPDATE"),
+                              (b"hello\n", b"hello")):
             c.stdin.write(command)
             c.stdin.flush()
             got, end = b"", time.monotonic() + 10
@@ -231,20 +232,11 @@ class OpensslServer(Tls):
                                  "-quiet", *options)
         return port
 
-    def echo(self, port, *options, **ca):
-        """-rev sends each line back reversed, so "hello" comes as "olleh": that is one line, too."""
-        return self.dial(port, *options, **ca)
-
     def test_both_versions_are_dialed(self):
         for v in VERSIONS:
             with self.subTest(v):
                 port = self.server("-tls1_" + v[2])
-                self.assertIn(v, self.handshake(port))
-
-    def handshake(self, port, *options, ca="ca.crt"):
-        """The driver's line; with -rev the echo differs, which is no matter of TLS."""
-        line = self.dial(port, *options, ca=ca)
-        return line.replace("FAIL malformed data", "OK TLSv1.2 or 1.3")
+                self.assertTrue(self.dial(port).startswith("OK TLSv" + v))
 
     def test_each_bad_certificate_is_named(self):
         for pem, words in (("other_name.pem", "not for localhost"), ("expired.pem", "expired on"),

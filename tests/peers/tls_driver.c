@@ -1,8 +1,9 @@
 // One end of TLS over blocking sockets, for test_tls.py.
 //
-//     tls_driver server [options]              prints "PORT n", then serves one client after another:
-//                                              echoes, or answers a line that begins with GET
-//     tls_driver client HOST:PORT [options]    sends "hello\n" and wants it back
+//     tls_driver server [options]              prints "PORT n", then serves one client after
+//                                              another: echoes, or answers a line with GET
+//     tls_driver client HOST:PORT [options]    sends "hello\n" and wants it back,
+//                                              as it is or reversed (s_server -rev)
 //
 //     --cert F --key F --ca F --alpn NAME --min 1.2|1.3 --max 1.2|1.3 --name NAME
 //     --clients none|ask|require (server)      --count N (clients served, connections made; 1)
@@ -112,7 +113,8 @@ static int dial(netio_tls_ctx *ctx, const char *address)
         }
         err = netio_stream_send_all(&st, "hello\n", 6, NULL, 10000);
         if (err == 0) err = netio_stream_recv_exact(&st, got, 6, NULL, 10000);
-        if (err == 0 && memcmp(got, "hello\n", 6) != 0) err = NETIO_EPROTO;
+        if (err == 0 && memcmp(got, "hello\n", 6) != 0 && memcmp(got, "olleh\n", 6) != 0)
+            err = NETIO_EPROTO;
         if (err < 0) {
             netio_tls_get_error(netio_tls_stream_engine(&st), &why);
             fail(why.text, err);

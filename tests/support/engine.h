@@ -11,9 +11,10 @@
 
 #include "test.h"
 
-// As netio_loop_create, on the engine and backend of the command line; `opts` may be NULL. In memory
-// the loops of a test share one network; the first has the host "127.0.0.1", those that follow
-// "10.0.0.2", "10.0.0.3"... unless `opts` says otherwise. Destroying the last destroys the network.
+// As netio_loop_create, on the engine and backend of the command line; `opts` may be NULL. In
+// memory the loops of a test share one network; the first has the host "127.0.0.1", those that
+// follow "10.0.0.2", "10.0.0.3"... unless `opts` says otherwise. Destroying the last destroys the
+// network.
 int test_loop_create(netio_loop **out, const netio_loop_opts *opts);
 void test_loop_destroy(netio_loop **loop);
 netio_network *test_network(void);  // of this test; NULL over sockets
@@ -94,8 +95,8 @@ typedef struct pool {
     end like; // what each begins as
 } pool;
 
-// Every callback, noted; what an absent one does is not done. `end_plain` has no on_eof, on_timeout,
-// on_stop, so that they do what is promised for absent ones.
+// Every callback, noted; what an absent one does is not done. `end_plain` has no on_eof,
+// on_timeout, on_stop, so that they do what is promised for absent ones.
 extern const netio_handler end_all, end_plain;
 
 end *end_of(netio_conn c);    // claims one of the pool

@@ -11,8 +11,8 @@ const char *tls_file(const char *name);
 
 bool tls_is(const char *library); // the backend in use, "BoringSSL"
 
-// Contexts: of what certs.sh made, `how` changed first. A server with NAME.pem; a client that trusts
-// ca.crt.
+// Contexts: of what certs.sh made, `how` changed first. A server with NAME.pem; a client that
+// trusts ca.crt.
 typedef void (*tls_change)(netio_tls_config *cfg);
 netio_tls_ctx *tls_server_ctx(const char *pem, tls_change how);
 netio_tls_ctx *tls_client_ctx(tls_change how);
