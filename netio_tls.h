@@ -1926,7 +1926,7 @@ static long netio__ossl_bio_ctrl(BIO *bio, int cmd, long num, void *ptr)
 
 static BIO_METHOD *netio__ossl_bio(void)
 {
-    BIO_METHOD *m = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "netio");
+    BIO_METHOD *m = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "netio");
     if (!m) return NULL;
     if (BIO_meth_set_read(m, netio__ossl_bio_read) &&
         BIO_meth_set_write(m, netio__ossl_bio_write) && BIO_meth_set_ctrl(m, netio__ossl_bio_ctrl))
@@ -3152,7 +3152,14 @@ static int netio__tls_trust(netio__tls_trusting *g, const netio_tls_config *cfg,
             err = netio__tls_say(why, NETIO_TLS_CONFIG, "no certificate is in any file of ",
                                  cfg->ca_dir, NETIO__TLS_END);
     }
-    if (err < 0) return err;
+    return err;
+}
+
+// After the own certificates: they tell whether this is a server's context.
+static int netio__tls_trust_rest(const netio__tls_trusting *g, const netio_tls_config *cfg,
+                                 netio_tls_error *why)
+{
+    netio_tls_ctx *ctx = g->ctx;
     if (cfg->client_cert && !g->count && !cfg->add_system_roots)
         return netio__tls_say(why, NETIO_TLS_CONFIG, "client_cert needs ca_file, ca_dir or ca: ",
                               "who may sign the clients' certificates", NETIO__TLS_END);
@@ -3390,11 +3397,11 @@ static int netio__tls_ctx_fill(netio_tls_ctx *ctx, const netio_tls_config *cfg,
     ctx->sites = (netio__tls_site *)NETIO_MALLOC((cfg->more_count + 1) * sizeof *ctx->sites);
     if (!ctx->sites) return NETIO_ENOMEM;
     if (!netio__tls_site_add(ctx, why, &err)) return err;
-    err = netio__tls_identities(ctx, cfg, why);
-    if (err < 0) return err;
     memset(&trusting, 0, sizeof trusting);
     trusting.ctx = ctx;
     err = netio__tls_trust(&trusting, cfg, why);
+    if (err == 0) err = netio__tls_identities(ctx, cfg, why);
+    if (err == 0) err = netio__tls_trust_rest(&trusting, cfg, why);
     if (err == 0) err = netio__tls_policy(ctx, &trusting.digest);
     NETIO_FREE(trusting.digest.data);
     return err;

@@ -57,7 +57,7 @@ function(netio_variant variant)
     endfunction()
     object(test ${support}/test.c)
     object(impl ${impl})
-    object(impl_resolver ${impl} -DNETIO_TEST_RESOLVER=1)
+    object(impl_resolver ${impl} -DNETIO_TEST_RESOLVER=1 -O0) # of one or two programs
     object(engine ${support}/engine.c)
     set(shared ${dir}/test.o ${dir}/engine.o)
     foreach(source IN LISTS V_SOURCES)
@@ -184,7 +184,7 @@ if(TARGET variant-wine)
     foreach(source IN LISTS sources ITEMS ${CMAKE_CURRENT_SOURCE_DIR}/peers/driver.c)
         get_filename_component(name ${source} NAME_WE)
         add_custom_command(OUTPUT ${dir}/${name}.exe
-            COMMAND x86_64-w64-mingw32-gcc -O1 -I${PROJECT_SOURCE_DIR} ${source} -o ${dir}/${name}.exe
+            COMMAND x86_64-w64-mingw32-gcc -O0 -I${PROJECT_SOURCE_DIR} ${source} -o ${dir}/${name}.exe
                     -static -lws2_32
             DEPENDS ${source} ${PROJECT_SOURCE_DIR}/netio.h COMMENT "wine: ${name}" VERBATIM)
         list(APPEND programs ${dir}/${name}.exe)
