@@ -3133,7 +3133,6 @@ static int netio__tls_trust_given(netio__tls_trusting *g, const char *name, neti
 static int netio__tls_trust(netio__tls_trusting *g, const netio_tls_config *cfg,
                             netio_tls_error *why)
 {
-    netio_tls_ctx *ctx = g->ctx;
     netio_buf file;
     int err = 0;
     if (cfg->ca_file) {
@@ -3519,7 +3518,8 @@ static int netio__tls_client(netio_tls **out, netio_tls_ctx *ctx, const char *se
                        NETIO__TLS_END);
         return NETIO_EINVAL;
     }
-    int err = ctx->cfg.insecure_no_chain ? 0 : netio__tls_trust_system(ctx, why);
+    bool trusts = !ctx->cfg.insecure_no_chain && !ctx->cfg.psk;
+    int err = trusts ? netio__tls_trust_system(ctx, why) : 0;
     if (err < 0) return err;
     netio_tls *t = netio__tls_new(ctx, false);
     if (!t) return NETIO_ENOMEM;

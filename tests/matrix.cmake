@@ -129,14 +129,19 @@ if(NOT NETIO_TEST_MATRIX)
     return()
 endif()
 
+# Where a compiler or processor is in question a part of the tests of loops tells as much as all.
+set(other_loops conn_calls conn_close conn_time dial listener lookup loops relay signal soak watch)
+
 # --- compilers ------------------------------------------------------------------------------------
 
-netio_variant(clang CC clang RUN native PACKAGES "clang" LINK -pthread
+netio_variant(clang CC clang RUN native PACKAGES "clang" LINK -pthread EXCEPT ${other_loops}
     FLAGS -O2 ${netio_warnings} -Werror)
-netio_variant(musl CC musl-gcc RUN native PACKAGES "musl-tools" FLAGS -O1 LINK -static)
+netio_variant(musl CC musl-gcc RUN native PACKAGES "musl-tools" FLAGS -O1 LINK -static
+    EXCEPT ${other_loops})
 netio_variant(tcc CC tcc RUN native PACKAGES "tcc" LINK -pthread ONLY addr error time socket poller)
 # The implementation as C++, used from C.
 netio_variant(cxx CC gcc RUN native NEEDS g++ PACKAGES "g++" LINK -pthread -lstdc++
+    EXCEPT ${other_loops}
     IMPL ${compile}/netio_impl.cpp)
 
 # --- tools that look on ---------------------------------------------------------------------------
@@ -150,11 +155,13 @@ netio_variant(valgrind CC gcc RUN valgrind NEEDS valgrind PACKAGES "gcc valgrind
 # --- other processors -----------------------------------------------------------------------------
 
 netio_variant(i686 CC i686-linux-gnu-gcc RUN native LINK -static -pthread FLAGS -O1
+    EXCEPT ${other_loops}
     PACKAGES "gcc-i686-linux-gnu libc6-dev-i386-cross")
 foreach(cpu s390x-linux-gnu arm-linux-gnueabihf aarch64-linux-gnu)
     string(REGEX REPLACE "-.*" "" qemu ${cpu})
     netio_variant(${qemu} CC ${cpu}-gcc RUN qemu-${qemu} NEEDS qemu-${qemu} LINK -static -pthread
         FLAGS -O1 PACKAGES "gcc-${cpu} and its libc6-dev-...-cross, qemu-user"
+        EXCEPT ${other_loops}
         PROPERTIES TIMEOUT 240)
 endforeach()
 

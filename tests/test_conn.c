@@ -809,6 +809,51 @@ TEST(conn, drains_once_for_each_time_above_the_mark)
     duo_close(&d);
 }
 
+// A write that is refused below the marks waits for an empty queue, which takes any.
+TEST(conn, refused_write_below_the_marks_drains_when_empty)
+{
+    static char large[100000];
+    duo d;
+    duo_init(&d);
+    d.small = 16384;
+    d.dial.conn.write_queue_max = 40000;
+    d.dial.conn.high_mark = 30000;
+    d.dial.conn.low_mark = 20000;
+    d.a.on = note_drain;
+    d.a.out_seed = d.b.seed = 16;
+    duo_open(&d, &end_all, &end_all);
+    CHECK_OK(CALL(netio_conn_pause(d.b.c)));
+    end_fill(&d, &d.a, 5000, 1000);
+    CHECK_BETWEEN(5000, 20000, netio_conn_pending(d.a.c));
+    CHECK_ERR(NETIO_ENOBUFS, CALL(netio_conn_write(d.a.c, large, sizeof large)));
+    CHECK_OK(CALL(netio_conn_resume(d.b.c)));
+    RUN_UNTIL(d.loop, d.a.drained == 1);
+    CHECK_EQ(0, drain.pending_at_drain);
+    RUN_UNTIL(d.loop, d.b.got == d.a.out);
+    stream_fill(large, sizeof large, 16, d.a.out);
+    CHECK_OK(CALL(netio_conn_write(d.a.c, large, sizeof large)));
+    RUN_UNTIL(d.loop, d.b.got == d.a.out + sizeof large);
+    duo_close(&d);
+}
+
+TEST(conn, write_that_would_pass_the_limit_flushes_first)
+{
+    static char buf[9000];
+    duo d;
+    if (test_in_memory())
+        SKIP("what is lent to the network there counts until it is told to be sent");
+    duo_init(&d);
+    d.dial.conn.write_queue_max = 10000;
+    duo_open(&d, &end_plain, &end_plain);
+    for (int i = 0; i < 5; i++) {
+        CHECK_OK(CALL(netio_conn_write(d.a.c, buf, sizeof buf)));
+        CHECK_EQ(sizeof buf, netio_conn_pending(d.a.c));
+    }
+    RUN_UNTIL(d.loop, d.b.got == 5 * sizeof buf);
+    CHECK_EQ(0, d.a.drained);
+    duo_close(&d);
+}
+
 TEST(conn, empty_queue_takes_any_single_write)
 {
     enum { LARGE = 5000000 };
@@ -1757,6 +1802,8 @@ TEST_MAIN("conn",
     T(conn, file_that_is_too_short_ends_the_connection),
     T(conn, full_queue_takes_nothing_and_drains_once),
     T(conn, drains_once_for_each_time_above_the_mark),
+    T(conn, refused_write_below_the_marks_drains_when_empty),
+    T(conn, write_that_would_pass_the_limit_flushes_first),
     T(conn, empty_queue_takes_any_single_write),
     T(conn, slow_reader_gets_8_mib),
     T(conn, congested_connection_is_not_read),

@@ -281,6 +281,29 @@ TEST(conn_close, drops_a_bounded_amount)
     duo_close(&d);
 }
 
+// Also while its own queue is stuck.
+TEST(conn_close, drops_a_bounded_amount_behind_its_queue)
+{
+    duo d;
+    duo_init(&d);
+    d.small = 16384;
+    d.loop_opts.recv_buffer = 16384;
+    d.dial.conn.close_drain_max = 100000;
+    d.dial.conn.write_timeout_ms = 200;
+    d.a.out_len = 900000;
+    d.a.then = 'c';
+    d.b.out_len = 4000000;
+    d.listen.conn.write_queue_max = 8 << 20;
+    duo_open(&d, &end_all, &end_all);
+    CHECK_OK(CALL(netio_conn_pause(d.b.c)));
+    end_pump(&d.a);
+    end_pump(&d.b);
+    RUN_UNTIL(d.loop, d.a.closed);
+    CHECK_ERR(NETIO_ETIMEDOUT, d.a.err);
+    CHECK_BETWEEN(1, 200000, d.a.stats.bytes_in);
+    duo_close(&d);
+}
+
 TEST(conn_close, waits_a_bounded_time_for_the_peer)
 {
     duo d;
@@ -610,6 +633,7 @@ TEST_MAIN("conn_close",
     T(conn_close, answer_end_and_hang_up_at_once),
     T(conn_close, drops_what_comes_after_it),
     T(conn_close, drops_a_bounded_amount),
+    T(conn_close, drops_a_bounded_amount_behind_its_queue),
     T(conn_close, waits_a_bounded_time_for_the_peer),
     T(conn_close, needs_nothing_more_once_the_peer_has_ended),
     T(conn_close, of_a_paused_connection_reads_for_itself),
