@@ -41,17 +41,17 @@ runs()
     try "$1: $2" "$cc" -std=$1 $warnings -I"$root" "$work/$2.c" -o "$work/a" -pthread
     try "$1: $2 runs" "$work/a"
 }
-for std in gnu99 gnu11 gnu17; do
+for std in gnu99 gnu17; do
     for file in late early twice asked; do runs $std $file; done
 done
-for std in c99 c11 c17; do
+for std in c99 c17; do
     for file in early asked; do runs $std $file; done
 done
 
 # Too late is glibc's business: other C libraries decide in each header anew.
 glibc=no
 echo '#include <features.h>' | "$cc" -E -dM - 2>/dev/null | grep -q __GLIBC__ && glibc=yes
-for std in c99 c11 c17; do
+for std in c99 c17; do
     for file in late twice; do
         if [ $glibc = no ]; then
             runs $std $file
