@@ -15814,9 +15814,9 @@ static void netio__send_queue(netio__conn *c, uint64_t until)
             break;
         }
         if (!c->out->data) {
-            if (c->out->file_len && !netio__send_file_piece(c, room)) break;
-            if (c->out && !c->out->data && c->out->file_len == 0)
+            if (c->out->file_len == 0)
                 netio__out_drop(c); // all of it was put before, or it was empty
+            else if (!netio__send_file_piece(c, room)) break;
             continue;
         }
         ptrdiff_t n = netio__send_chunks(c, room, &want);
@@ -17381,7 +17381,7 @@ static netio__worker *netio__worker_make(netio_loop *loop, const netio_handler *
 static int netio__workers_make(netio__listener *l, const netio_listener_opts *o)
 {
     if (!o->workers || o->worker_count == 0) return 0;
-    size_t size = o->worker_count * sizeof *l->workers;
+    size_t size = o->worker_count * sizeof(netio__worker *);
     l->workers = (netio__worker **)NETIO_MALLOC(size);
     if (!l->workers) return NETIO_ENOMEM;
     memset(l->workers, 0, size);
