@@ -16023,7 +16023,8 @@ NETIO_API int netio_conn_close(netio_conn h)
     } else if (netio__nothing_written(c)) {
         netio__conn_end(c, NETIO_ECANCELED, NETIO_STAGE_NONE);
     } else { // what was written goes out first
-        c->flags = (c->flags | NETIO__CLOSE_ASKED) & ~(uint32_t)NETIO__PAUSED;
+        c->flags &= ~(uint32_t)(NETIO__PAUSED | NETIO__TELL_OPEN | NETIO__TELL_SECURE);
+        c->flags |= NETIO__CLOSE_ASKED;
         c->progress = netio__tick(c->node.loop);
         netio__conn_arm(c);
         netio__work(&c->node);
