@@ -309,8 +309,8 @@ if command -v nm >/dev/null 2>&1; then
         try "$switch: nothing of $symbols is used" sh -c "! nm -u '$work/o' | grep -E ' ($symbols)'"
     done <<'T'
 NETIO_NO_THREADS pthread_create|CreateThread
-NETIO_NO_LOOP eventfd|sigaction|splice
-NETIO_NO_POLLER epoll_|kqueue|kevent
+NETIO_NO_LOOP sigaction|splice
+NETIO_NO_POLLER eventfd|epoll_|kqueue|kevent
 NETIO_NO_EPOLL epoll_
 NETIO_NO_KQUEUE kqueue|kevent
 T
