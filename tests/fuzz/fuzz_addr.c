@@ -8,19 +8,9 @@
 //
 // The first byte picks what is tried, the rest is its text; it lies in a block of exactly its
 // length, so that one byte too far is seen by ASan and valgrind.
-#include "netio.h"
-
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#define HOLDS(cond) ((cond) ? (void)0 : broken(__LINE__, #cond))
-
-static void broken(int line, const char *what)
-{
-    fprintf(stderr, "fuzz_addr.c:%d: does not hold: %s\n", line, what);
-    abort();
-}
+#define FUZZ_ROUNDS 200000
+#define FUZZ_ROOM 256
+#include "fuzz.h"
 
 static bool filled(const void *what, size_t len)
 {
@@ -157,7 +147,6 @@ static void try_path(const char *path, size_t len)
     check_address(&a, true);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -180,14 +169,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 }
 
 #ifndef NETIO_LIBFUZZER
-typedef struct seed {
-    const char *bytes;
-    size_t len;
-} seed;
-
 // clang-format off
-#define SEED(bytes) {bytes, sizeof(bytes) - 1}
-static const seed seeds[] = {
+static const fuzz_seed seeds[] = {
     SEED("0" "192.0.2.1:80"), SEED("0" "[2001:db8::1]:443"), SEED("0" "[fe80::1%1]:9"),
     SEED("0" "[fe80::1%4000000000]:9"), SEED("0" "[::ffff:1.2.3.4]:65535"), SEED("0" ":8080"),
     SEED("0" "*:8080"), SEED("0" "unix:/run/app.sock"), SEED("0" "unix:@abstract"),
@@ -204,101 +187,7 @@ static const seed seeds[] = {
 };
 // clang-format on
 
-enum { SEEDS = sizeof seeds / sizeof seeds[0], ROUNDS = 200000, ROOM = 256 };
+static const char alphabet[] = "0123456789abcdefF:.[]%/*@unix \0\xff";
 
-static uint32_t next_random(uint32_t *state)
-{
-    uint32_t x = *state;
-    x ^= x << 13;
-    x ^= x >> 17;
-    x ^= x << 5;
-    return *state = x;
-}
-
-// One to eight changes: a byte replaced, put in, taken out, or a piece of another seed put in.
-static size_t mutate(unsigned char *out, uint32_t *state)
-{
-    static const char alphabet[] = "0123456789abcdefF:.[]%/*@unix \0\xff";
-    const seed *from = &seeds[next_random(state) % SEEDS];
-    size_t len = from->len;
-    memcpy(out, from->bytes, len);
-    for (uint32_t left = next_random(state) % 8 + 1; left > 0; left--) {
-        const seed *other = &seeds[next_random(state) % SEEDS];
-        size_t at = 1 + next_random(state) % len, start, piece;
-        unsigned char c = (unsigned char)alphabet[next_random(state) % sizeof alphabet];
-        switch (next_random(state) % 5) {
-        case 0: // replace
-            if (at < len) out[at] = c;
-            break;
-        case 1: // flip a bit
-            if (at < len) out[at] ^= (unsigned char)(1u << next_random(state) % 8);
-            break;
-        case 2: // take out
-            if (at < len) memmove(out + at, out + at + 1, len-- - at - 1);
-            break;
-        default: // put in a byte, or a piece of another seed
-            start = next_random(state) % other->len;
-            piece = next_random(state) % 2 ? 1 : next_random(state) % (other->len - start) + 1;
-            if (len + piece > ROOM) break;
-            memmove(out + at + piece, out + at, len - at);
-            if (piece == 1) out[at] = c;
-            else memcpy(out + at, other->bytes + start, piece);
-            len += piece;
-            break;
-        }
-    }
-    return len;
-}
-
-static int replay(const char *path)
-{
-    unsigned char *data = (unsigned char *)malloc(1u << 20);
-    FILE *f = fopen(path, "rb");
-    size_t len;
-    if (!f || !data) {
-        fprintf(stderr, "%s: cannot be read\n", path);
-        if (f) fclose(f);
-        free(data);
-        return 1;
-    }
-    len = fread(data, 1, 1u << 20, f);
-    fclose(f);
-    LLVMFuzzerTestOneInput(data, len);
-    free(data);
-    return 0;
-}
-
-static int write_seeds(const char *dir)
-{
-    for (size_t i = 0; i < SEEDS; i++) {
-        char path[1024];
-        FILE *f;
-        snprintf(path, sizeof path, "%s/seed-%02u", dir, (unsigned)i);
-        f = fopen(path, "wb");
-        if (!f || fwrite(seeds[i].bytes, 1, seeds[i].len, f) != seeds[i].len || fclose(f) != 0) {
-            fprintf(stderr, "%s: cannot be written\n", path);
-            return 1;
-        }
-    }
-    printf("%d seeds\n", (int)SEEDS);
-    return 0;
-}
-
-int main(int argc, char **argv)
-{
-    uint32_t state = 1;
-    unsigned char data[ROOM];
-    // Under valgrind and qemu, whose runner says so, each step takes ten times as long and more.
-    int rounds = getenv("NETIO_TEST_UNDER") ? ROUNDS / 20 : ROUNDS;
-    if (argc == 3 && strcmp(argv[1], "--seeds") == 0) return write_seeds(argv[2]);
-    for (int i = 1; i < argc; i++)
-        if (replay(argv[i]) != 0) return 1;
-    if (argc == 1) {
-        for (size_t i = 0; i < SEEDS; i++)
-            LLVMFuzzerTestOneInput((const uint8_t *)seeds[i].bytes, seeds[i].len);
-        for (int i = 0; i < rounds; i++) LLVMFuzzerTestOneInput(data, mutate(data, &state));
-    }
-    printf("PASS %d\n", argc == 1 ? (int)SEEDS + rounds : argc - 1);
-    return 0;
-}
+FUZZ_MAIN(seeds, alphabet)
 #endif // NETIO_LIBFUZZER

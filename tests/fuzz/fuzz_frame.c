@@ -4,7 +4,7 @@
 //
 // The first byte picks the format, the second the one that is changed to after two frames, the
 // third the cuts; the rest is the stream.
-#include "fuzz.h"
+#include "fuzz_cuts.h"
 
 // --- formats -------------------------------------------------------------------------------------
 

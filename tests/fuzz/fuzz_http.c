@@ -2,7 +2,7 @@
 //
 // The first byte picks what is tried, the rest is its input; it lies in a block of exactly its
 // length, so that one byte too far is seen by ASan and valgrind.
-#include "fuzz.h"
+#include "fuzz_cuts.h"
 
 static bool inside(netio_buf piece, const uint8_t *data, size_t len)
 {

@@ -1,5 +1,5 @@
 // WebSocket frames on any bytes, in both roles, as messages and as fragments. See fuzz.h.
-#include "fuzz.h"
+#include "fuzz_cuts.h"
 
 // Frames that were read are written again, read again, and give the same.
 static void round_trip(bool client, bool fragments, const uint8_t *data, size_t len)
