@@ -147,7 +147,6 @@ static void try_path(const char *path, size_t len)
     check_address(&a, true);
 }
 
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     size_t len;
