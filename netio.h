@@ -15307,14 +15307,20 @@ static netio__chunk *netio__chunk_make(netio_loop *loop, size_t need)
     return k;
 }
 
+// To the end of a queue, which is a first and a last chunk.
+static void netio__chunk_append(netio__chunk **first, netio__chunk **last, netio__chunk *k)
+{
+    if (*first) (*last)->next = k;
+    else *first = k;
+    *last = k;
+}
+
 // Back into the pool. One that has a release function waits for the loop to run it first.
 static void netio__chunk_drop(netio_loop *loop, netio__chunk *k)
 {
     k->next = NULL;
     if (k->release) {
-        if (loop->released) loop->released_last->next = k;
-        else loop->released = k;
-        loop->released_last = k;
+        netio__chunk_append(&loop->released, &loop->released_last, k);
         return;
     }
     int kind = k->cap == NETIO__CHUNK_SMALL ? 0 : 1;
@@ -15363,7 +15369,7 @@ static void netio__chunks_drop(netio_loop *loop, netio__chunk *list)
     }
 }
 
-// A queue is a first and a last chunk. Appends a copy whole, or nothing.
+// Appends a copy whole, or nothing.
 static int netio__chunks_put(netio_loop *loop, netio__chunk **first, netio__chunk **last,
                              const netio_buf *bufs, size_t count, size_t skip, size_t len)
 {
@@ -15372,9 +15378,7 @@ static int netio__chunks_put(netio_loop *loop, netio__chunk **first, netio__chun
     if (len > room) {
         more = netio__chunk_make(loop, len - room);
         if (!more) return NETIO_ENOMEM;
-        if (tail) tail->next = more;
-        else *first = more;
-        *last = more;
+        netio__chunk_append(first, last, more);
     }
     for (size_t i = 0; i < count; i++) {
         const uint8_t *p = (const uint8_t *)bufs[i].data;
@@ -16757,6 +16761,16 @@ static int netio__write_filtered(netio__conn *c, const netio_buf *bufs, size_t c
     return err;
 }
 
+// A chunk to the end of the write queue: bytes of ours or the user's, or a file (data NULL).
+static void netio__queue_chunk(netio__conn *c, netio__chunk *k)
+{
+    netio__chunk_append(&c->out, &c->out_last, k);
+    if (c->queued == 0) c->progress = netio__tick(c->node.loop);
+    c->queued += k->len;
+    netio__level_rose(c);
+    netio__work(&c->node);
+}
+
 // What is within the limits.
 static int netio__write_taken(netio__conn *c, const netio_buf *bufs, size_t count, size_t len)
 {
@@ -16773,12 +16787,7 @@ static int netio__write_taken(netio__conn *c, const netio_buf *bufs, size_t coun
         if (sent < len && c->state != NETIO__OVER && !(c->flags & NETIO__FIN_SENT)) {
             netio__chunk *first = rest, *last = rest;
             netio__chunks_put(loop, &first, &last, bufs, count, sent, len - sent);
-            if (c->out) c->out_last->next = rest;
-            else c->out = rest;
-            c->out_last = rest;
-            if (c->queued == 0) c->progress = netio__tick(loop);
-            c->queued += len - sent;
-            netio__work(&c->node);
+            netio__queue_chunk(c, rest);
         } else {
             netio__chunk_drop(loop, rest);
         }
@@ -16804,9 +16813,8 @@ static int netio__write_plain(netio__conn *c, const void *data, size_t len)
     if (!k || k->cap - k->len < len || !k->cap) {
         netio__chunk *more = netio__chunk_make(c->node.loop, len);
         if (!more) return NETIO_ENOMEM;
-        if (k) k->next = more;
-        else c->out = more;
-        c->out_last = k = more;
+        netio__chunk_append(&c->out, &c->out_last, more);
+        k = more;
     }
     memcpy(k->data + k->len, data, len);
     k->len += len;
@@ -16835,19 +16843,6 @@ NETIO_API int netio_conn_writev(netio_conn h, const netio_buf *bufs, size_t coun
     if (!c) return NETIO_ESTALE;
     if (!bufs && count) return NETIO_EINVAL;
     return netio__write(c, bufs, count);
-}
-
-// A chunk of the user's: bytes, or a file (data NULL).
-static int netio__write_foreign(netio__conn *c, netio__chunk *k)
-{
-    if (c->out) c->out_last->next = k;
-    else c->out = k;
-    c->out_last = k;
-    if (c->queued == 0) c->progress = netio__tick(c->node.loop);
-    c->queued += k->len;
-    netio__level_rose(c);
-    netio__work(&c->node);
-    return 0;
 }
 
 static netio__chunk *netio__chunk_foreign(netio_task release, void *user)
@@ -16882,9 +16877,9 @@ NETIO_API int netio_conn_write_owned(netio_conn h, const void *data, size_t len,
     }
     k->data = (uint8_t *)(uintptr_t)data;
     k->len = len;
-    err = netio__write_foreign(c, k);
+    netio__queue_chunk(c, k);
     if (len >= NETIO__DIRECT && c->state == NETIO__OPEN) netio__conn_flush(c);
-    return err;
+    return 0;
 }
 
 NETIO_API int netio_conn_write_file(netio_conn h, netio_file file, uint64_t off, uint64_t len,
@@ -16900,10 +16895,8 @@ NETIO_API int netio_conn_write_file(netio_conn h, netio_file file, uint64_t off,
     k->file = file;
     k->file_off = off;
     k->file_len = len;
-    if (!c->cold || !c->cold->inner) return netio__write_foreign(c, k);
-    if (c->cold->later) c->cold->later_last->next = k;
-    else c->cold->later = k;
-    c->cold->later_last = k;
+    if (c->cold && c->cold->inner) netio__chunk_append(&c->cold->later, &c->cold->later_last, k);
+    else netio__queue_chunk(c, k);
     netio__work(&c->node);
     return 0;
 }
@@ -19381,9 +19374,8 @@ static int netio__udp_queue(netio__udp *u, const netio_datagram *m)
         size_t room = size < NETIO__CHUNK_LARGE ? NETIO__CHUNK_LARGE : size;
         netio__chunk *k = netio__chunk_make(u->node.loop, room);
         if (!k) return NETIO_ENOMEM;
-        if (last) last->next = k;
-        else u->out = k;
-        u->out_last = last = k;
+        netio__chunk_append(&u->out, &u->out_last, k);
+        last = k;
     }
     netio__packet_head *head = (netio__packet_head *)(void *)(last->data + last->len);
     head->m = *m;
