@@ -14543,10 +14543,10 @@ static int netio__signal_of(DWORD event)
 // Runs on a thread of the system's. After a close event the process ends when this returns.
 static BOOL WINAPI netio__signal_handler(DWORD event)
 {
-    char byte = (char)netio__signal_of(event);
+    char number = (char)netio__signal_of(event);
     netio__os_lock(&netio__signal_lock);
-    netio__signal_entry e = netio__signals[(int)byte];
-    if (e.used) send(e.pipe, &byte, 1, 0);
+    netio__signal_entry e = netio__signals[(int)number];
+    if (e.used) send(e.pipe, &number, 1, 0);
     netio__os_unlock(&netio__signal_lock);
     if (e.used && event != CTRL_C_EVENT && event != CTRL_BREAK_EVENT) Sleep(10000);
     return e.used;
