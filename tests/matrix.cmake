@@ -191,7 +191,8 @@ if(TARGET variant-wine)
     foreach(source IN LISTS sources ITEMS ${CMAKE_CURRENT_SOURCE_DIR}/peers/driver.c)
         get_filename_component(name ${source} NAME_WE)
         add_custom_command(OUTPUT ${dir}/${name}.exe
-            COMMAND x86_64-w64-mingw32-gcc -O0 -I${PROJECT_SOURCE_DIR} ${source} -o ${dir}/${name}.exe
+            COMMAND x86_64-w64-mingw32-gcc -O0 -DNETIO_TLS_NONE -I${PROJECT_SOURCE_DIR} ${source}
+                    -o ${dir}/${name}.exe
                     -static -lws2_32
             DEPENDS ${source} ${PROJECT_SOURCE_DIR}/netio.h COMMENT "wine: ${name}" VERBATIM)
         list(APPEND programs ${dir}/${name}.exe)
