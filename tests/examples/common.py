@@ -9,6 +9,8 @@ Environment:
     NETIO_BUILD     folder with the programs; without it they are compiled by $CC or cc
     NETIO_SOURCE    folder with netio.h and examples/; default: where this file comes from
     NETIO_EMULATOR  runs the programs, for example "wine"
+    NETIO_TLS       "none" if the programs were built without a TLS library
+    NETIO_TEST_CERTS  folder where tests/tls/certs.sh put certificates; without it they are made
 """
 import atexit
 import os
@@ -79,10 +81,41 @@ def program(name):
     source = os.path.join(SOURCE, "examples", name + ".c")
     if not os.path.isfile(source):
         source = os.path.join(SOURCE, "examples", "apps", name + ".c")
-    if subprocess.call(cc + ["-pthread", source, "-o", path]):
+    flags, libraries = [], []
+    with open(source) as f:
+        if "netio_tls.h" in f.read():
+            flags = ["-DNETIO_TLS_NONE" if no_tls() else "-DNETIO_TLS_OPENSSL"]
+            libraries = [] if no_tls() else ["-lssl", "-lcrypto"]
+    if subprocess.call(cc + flags + ["-pthread", source, "-o", path] + libraries):
         print("FAIL %s does not compile" % source)
         sys.exit(1)
     return path
+
+
+def no_tls():
+    return bool(EMULATOR) or os.environ.get("NETIO_TLS") == "none"
+
+
+def need_tls():
+    if no_tls():
+        raise Skip("the programs were built without a TLS library")
+
+
+certs_folder = []
+
+
+def certs(name):
+    """Path of a certificate, key or CA file that tests/tls/certs.sh makes, once for all facts."""
+    need_tls()
+    if not certs_folder:
+        made = os.environ.get("NETIO_TEST_CERTS")
+        if not made:
+            tool("openssl")
+            made = os.path.join(folder, "certs")
+            subprocess.run(["sh", os.path.join(SOURCE, "tests", "tls", "certs.sh"), made],
+                           check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        certs_folder.append(made)
+    return os.path.join(certs_folder[0], name)
 
 
 def tool(name):
