@@ -1670,6 +1670,11 @@ typedef struct netio_handler {
     // With framing: whole frames, lent, in place of on_data. Frames behind one in whose callback
     // the connection was paused, or its queue rose above the high mark, come when that is over.
     void (*on_frame)(netio_conn c, const netio_frame *frame);
+    // A frame breaks the rules or was cut off: the last word, such as HTTP's 400. What is written
+    // here goes out, then the connection closes. `err` is the decoder's; frame->offset is where the
+    // frame begins, frame->data what is there of its beginning, lent. Absent: closed without a word
+    // (but a WebSocket says why by itself).
+    void (*on_bad_frame)(netio_conn c, const netio_frame *frame, int err);
 } netio_handler;
 
 enum {
@@ -18791,6 +18796,25 @@ static bool netio__frame_react(netio__conn *c, const netio_frame *frame)
 static void netio__frame_refuse(netio__conn *c, int err) { (void)c, (void)err; }
 #endif
 
+// The handler's last word on a frame that cannot be read.
+static void netio__frame_bad(netio__conn *c, uint64_t offset, int err)
+{
+    netio__framed *f = c->cold->framed;
+    netio_frame frame;
+    netio_buf rest[2];
+    if (!c->handler->on_bad_frame || c->state != NETIO__OPEN) return;
+    memset(&frame, 0, sizeof frame);
+    frame.offset = offset;
+    if (netio_decoder_rest(&f->d, rest) > 0) {
+        frame.data = (const uint8_t *)rest[0].data;
+        frame.len = rest[0].len;
+    }
+    f->running = true; // the bytes stay, even if the framing is changed now
+    c->node.loop->calls++;
+    c->handler->on_bad_frame(netio__conn_handle(c), &frame, err);
+    f->running = false;
+}
+
 static void netio__frame_failed(netio__conn *c, int err)
 {
     uint64_t offset = 0, size = 0;
@@ -18806,6 +18830,10 @@ static void netio__frame_failed(netio__conn *c, int err)
         NETIO_FREE(c->cold->error);
         c->cold->error = error;
     }
+    c->err = (int16_t)err; // the cause, whatever the handler does about it
+    c->stage = NETIO_STAGE_FRAME;
+    netio__frame_bad(c, offset, err);
+    if (c->state != NETIO__OPEN) return;
     netio__frame_refuse(c, err);
     netio__conn_fail(c, err, NETIO_STAGE_FRAME);
 }

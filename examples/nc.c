@@ -1,4 +1,4 @@
-// A portable netcat: copies its input to a peer, and the peer to its output. TCP, UDP, Unix
+// A portable netcat: copies its input to a peer, and the peer to its output. TCP, TLS, UDP, Unix
 // sockets.
 //
 //     nc [options] HOST PORT         dial; or in one word: HOST:PORT, [V6]:PORT, unix:PATH
@@ -9,6 +9,10 @@
 //     -N  at the end of the input, half-close the connection; with -u, end
 //     -w SECONDS  time to connect in, or to get a client; later, end after as much silence
 //     -v  tell on stderr what happens
+//     -c  TLS: the peer's certificate must be good, and for HOST; listening needs -C
+//     -C FILE, -K FILE  certificate and key of this side; the key may be in the same file
+//     -R FILE  CAs to trust, not the system's; listening: clients need a certificate of theirs
+//     -e NAME  the certificate must be for NAME instead of HOST
 //
 // It ends when both directions did. Two exceptions: where somebody types the input, and with -k,
 // the peer's end is enough. Datagrams have no end, so silence (-w) is as good as one there. Exit
@@ -16,9 +20,14 @@
 // sense.
 //
 // Build  cc nc.c -o nc          (Windows: gcc nc.c -o nc.exe -lws2_32)
+//        cc -DNETIO_TLS_OPENSSL nc.c -o nc -lssl -lcrypto         for -c
 // Try    ./nc -l 7777           and in another terminal: ./nc 127.0.0.1 7777
+//        printf 'GET / HTTP/1.0\r\n\r\n' | ./nc -c example.com 443
+#ifndef NETIO_TLS_OPENSSL
+#define NETIO_TLS_NONE
+#endif
 #define NETIO_IMPLEMENTATION
-#include "../netio.h"
+#include "../netio_tls.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -148,9 +157,10 @@ static bool stdio_pollable(void)
 //------------------------------------------------------------------------------------------------
 
 static struct {
-    bool listen, keep, datagrams, path, half_close, verbose;
+    bool listen, keep, datagrams, path, half_close, verbose, tls;
     int family, limit_ms;
-    const char *host, *port; // -s, -p
+    const char *host, *port;            // -s, -p
+    const char *cert, *key, *ca, *name; // -C, -K, -R, -e
     char address[300], local[300];
 } opt = {.limit_ms = -1};
 
@@ -163,6 +173,7 @@ static bool set_flag(char flag)
     case 'U': return opt.path = true;
     case 'N': return opt.half_close = true;
     case 'v': return opt.verbose = true;
+    case 'c': return opt.tls = true;
     case '4': return opt.family = NETIO_IPV4, true;
     case '6': return opt.family = NETIO_IPV6, true;
     default: return false;
@@ -173,6 +184,10 @@ static bool set_value(char flag, const char *value)
 {
     if (flag == 's') opt.host = value;
     if (flag == 'p') opt.port = value;
+    if (flag == 'C') opt.cert = value;
+    if (flag == 'K') opt.key = value;
+    if (flag == 'R') opt.ca = value;
+    if (flag == 'e') opt.name = value;
     if (flag != 'w') return true;
     char *end;
     double seconds = strtod(value, &end);
@@ -201,7 +216,7 @@ static bool parse(int argc, char **argv)
             continue;
         }
         for (const char *flag = argv[i] + 1; *flag; flag++) {
-            if (strchr("spw", *flag)) {
+            if (strchr("spwCKRe", *flag)) {
                 const char *value = flag[1] ? flag + 1 : argv[++i];
                 if (!value || !set_value(*flag, value)) return false;
                 break;
@@ -210,6 +225,9 @@ static bool parse(int argc, char **argv)
         }
     }
     if (opt.keep && !opt.listen) return false;
+    if (opt.tls ? opt.datagrams || (opt.listen && !opt.cert)
+                : opt.cert || opt.key || opt.ca || opt.name)
+        return false;
     if (words == 0 && opt.listen && opt.port) // nc -l -p PORT
         return compose(opt.address, sizeof opt.address, opt.host ? opt.host : "", opt.port);
     if (words == 0 || (words == 2 && opt.path)) return false;
@@ -303,8 +321,121 @@ static void took(struct flow *f, ptrdiff_t n)
     if (f->off == f->len) f->off = f->len = 0;
 }
 
+//--- TLS: an engine between the flows and the socket -------------------------------------------
+
+static netio_tls_ctx *tls_ctx; // NULL: plain
+static netio_tls *tls;         // of this conversation; NULL: plain
+static bool tls_ready;         // the handshake is done
+
+static int tls_complain(ptrdiff_t err)
+{
+    netio_tls_error e;
+    if (netio_tls_get_error(tls, &e) < 0) return complain(opt.address, err);
+    fprintf(stderr, "nc: %s: %s\n", opt.address, e.text);
+    return (int)err;
+}
+
+static int tls_setup(void)
+{
+    netio_tls_config cfg = {.ca_file = opt.ca, .cert_file = opt.cert, .key_file = opt.key};
+    netio_tls_error why;
+    if (opt.listen && opt.ca) cfg.client_cert = NETIO_TLS_CLIENT_CERT_REQUIRED;
+    int err = netio_tls_ctx_create(&tls_ctx, &cfg, &why);
+    if (err < 0) fprintf(stderr, "nc: %s\n", why.text);
+    return err;
+}
+
+// The host of what was dialed, without brackets, zone and port: what the certificate must be for.
+static const char *tls_name(void)
+{
+    static char name[sizeof opt.address];
+    if (opt.name) return opt.name;
+    bool bracket = opt.address[0] == '[';
+    snprintf(name, sizeof name, "%s", opt.address + bracket);
+    char *end = bracket ? name + strcspn(name, "]%") : strrchr(name, ':');
+    if (end) *end = '\0';
+    return name;
+}
+
+static int tls_open(void)
+{
+    tls_ready = false;
+    int err = opt.listen ? netio_tls_server(&tls, tls_ctx)
+                         : netio_tls_client(&tls, tls_ctx, tls_name(), NULL);
+    return err < 0 ? complain("TLS", err) : 0;
+}
+
+// What the engine has for the peer, as far as the socket takes it.
+static int tls_send(void)
+{
+    for (;;) {
+        netio_buf out = netio_tls_out(tls);
+        if (out.len == 0) return 0;
+        ptrdiff_t n = netio_send(ends[PEER].s, out.data, out.len, 0);
+        if (n == NETIO_EAGAIN) return 0;
+        if (n < 0) return complain(opt.address, n);
+        netio_tls_out_drop(tls, (size_t)n);
+    }
+}
+
+static int tls_receive(void)
+{
+    char data[16384];
+    ptrdiff_t n = netio_recv(ends[PEER].s, data, sizeof data, 0);
+    if (n == NETIO_EAGAIN) return 0;
+    if (n < 0 && n != NETIO_EOF) return complain(opt.address, n);
+    moved++;
+    if (n == NETIO_EOF) netio_tls_feed_end(tls); // the engine knows whether more was to come
+    else return netio_tls_feed(tls, data, (size_t)n);
+    return 0;
+}
+
+static int tls_handshake(void)
+{
+    netio_tls_info info;
+    int err = netio_tls_handshake(tls);
+    if (err == NETIO_EAGAIN) return 0;
+    tls_ready = err == 0;
+    if (err == 0 && opt.verbose && netio_tls_get_info(tls, &info) == 0)
+        fprintf(stderr, "%s %s\n", info.version_text, info.cipher);
+    return err;
+}
+
+// All that moves without the socket: input into the engine, plain bytes out of it.
+static int tls_turn(void)
+{
+    ptrdiff_t n = tls_ready ? 0 : tls_handshake();
+    if (n == 0 && tls_ready && up.len) {
+        n = netio_tls_write(tls, up.data + up.off, up.len - up.off);
+        if (n > 0) took(&up, n);
+        if (n > 0 || n == NETIO_ENOBUFS || n == NETIO_EAGAIN) n = 0;
+    }
+    if (n == 0 && tls_ready && !down.len && !down.ended) {
+        n = netio_tls_read(tls, down.data, sizeof down.data);
+        if (n > 0) down.len = (size_t)n;
+        down.ended = n == NETIO_EOF;
+        if (n > 0 || n == NETIO_EOF || n == NETIO_EAGAIN) n = 0;
+    }
+    int err = tls_send(); // also after an error: the peer gets to know why
+    return n < 0 ? tls_complain(n) : err;
+}
+
+// Tells the peer that this was the end, and frees the engine.
+static void tls_close(void)
+{
+    if (tls_ready) netio_tls_shutdown(tls);
+    netio_buf out = netio_tls_out(tls);
+    netio_send_all(ends[PEER].s, out.data, out.len, NULL, 2000);
+    netio_tls_destroy(tls);
+    tls = NULL;
+}
+
+//------------------------------------------------------------------------------------------------
+
 static int to_peer(void)
 {
+    if (tls) return tls_turn();
+    if (up.len == 0) return 0;
     const char *data = up.data + up.off;
     size_t len = up.len - up.off;
     bool answer = opt.listen && opt.datagrams;
@@ -330,6 +461,7 @@ static int from_input(void)
 
 static int from_peer(void)
 {
+    if (tls) return tls_receive();
     netio_addr from;
     bool answer = opt.listen && opt.datagrams;
     ptrdiff_t n = answer ? netio_recvfrom(ends[PEER].s, down.data, sizeof down.data, &from, 0)
@@ -357,6 +489,18 @@ static int to_output(void)
     return 0;
 }
 
+static unsigned peer_events(void)
+{
+    bool send = tls ? netio_tls_out(tls).len > 0 : up.len > 0;
+    return (!down.ended && !down.len ? NETIO_EV_READ : 0u) | (send ? NETIO_EV_WRITE : 0u);
+}
+
+static void half_close(void)
+{
+    if (tls) netio_tls_shutdown(tls);
+    else netio_shutdown(ends[PEER].s, NETIO_SHUT_WRITE); // a peer that is gone shows later
+}
+
 static void end_output(void)
 {
     if (!output_open) return;
@@ -376,13 +520,17 @@ static int talk(netio_socket s)
     ends[PEER] = (struct end){s, 0, true};
 
     int err = netio_poller_add(poller, s, 0, &ends[PEER]);
+    if (err == 0 && tls_ctx) err = tls_open();
     while (err == 0) {
-        bool sent = up.ended && !up.len, received = down.ended && !down.len;
+        if (tls) err = tls_turn();
+        if (err < 0) break;
+        bool sent = up.ended && !up.len && (!tls || tls_ready);
+        bool received = down.ended && !down.len;
         bool known = !opt.listen || !opt.datagrams || netio_addr_family(&peer) != 0;
         if (sent && opt.half_close && !half_closed) {
             if (opt.datagrams) break;
             half_closed = true;
-            netio_shutdown(s, NETIO_SHUT_WRITE); // a peer that is gone shows when we receive
+            half_close();
         }
         if (received && !opt.keep) end_output();
         if (received && (sent || (peer_ends_it && !up.len))) break;
@@ -391,21 +539,20 @@ static int talk(netio_socket s)
         uint64_t before = moved;
         err = watch(&ends[FROM_INPUT], !up.ended && !up.len && known ? NETIO_EV_READ : 0);
         if (err == 0) err = watch(&ends[TO_OUTPUT], down.len ? NETIO_EV_WRITE : 0);
-        if (err == 0)
-            err = watch(&ends[PEER], (!down.ended && !down.len ? NETIO_EV_READ : 0u) |
-                                         (up.len ? NETIO_EV_WRITE : 0u));
+        if (err == 0) err = watch(&ends[PEER], peer_events());
         if (err == 0) err = await(ready, by);
         if (err == NETIO_ETIMEDOUT && !opt.datagrams) complain("nothing came or went", err);
         if (err == NETIO_ECANCELED && !opt.datagrams && !opt.keep) complain("interrupted", err);
 
         if (err == 0 && ready[FROM_INPUT]) err = from_input();
-        if (err == 0 && (ready[PEER] & NETIO_EV_WRITE) && up.len) err = to_peer();
+        if (err == 0 && (ready[PEER] & NETIO_EV_WRITE)) err = to_peer();
         if (err == 0 && (ready[PEER] & NETIO_EV_READ)) err = from_peer();
         if (err == 0 && ready[TO_OUTPUT]) err = to_output();
         if (moved != before) by = netio_deadline(opt.limit_ms);
     }
     watch(&ends[FROM_INPUT], 0);
     watch(&ends[TO_OUTPUT], 0);
+    if (tls) tls_close();
     netio_poller_remove(poller, s);
     ends[PEER].events = 0;
     if (opt.datagrams && (err == NETIO_ETIMEDOUT || err == NETIO_ECANCELED)) return 0;
@@ -497,10 +644,12 @@ static int serve(void)
 int main(int argc, char **argv)
 {
     if (!parse(argc, argv)) {
-        fprintf(stderr, "usage: nc [-46NUuv] [-s HOST] [-p PORT] [-w SECONDS] HOST PORT\n"
-                        "       nc -l [-46NUkuv] [-w SECONDS] [HOST] PORT\n");
+        fprintf(stderr, "usage: nc [-46NUuv] [-s HOST] [-p PORT] [-w SECONDS] [TLS] HOST PORT\n"
+                        "       nc -l [-46NUkuv] [-w SECONDS] [TLS] [HOST] PORT\n"
+                        "       TLS: -c [-R CA] [-C CERTIFICATE] [-K KEY] [-e NAME]\n");
         return 2;
     }
+    if (opt.tls && tls_setup() < 0) return 1;
     int err = netio_poller_open(&poller, NETIO_BACKEND_AUTO);
     if (err == 0) err = stdio_open(&ends[FROM_INPUT].s, &ends[TO_OUTPUT].s);
     if (err < 0) return complain("start", err) < 0;
@@ -511,5 +660,6 @@ int main(int argc, char **argv)
     err = opt.listen ? serve() : dial();
     end_output();
     netio_poller_close(poller);
+    netio_tls_ctx_unref(tls_ctx);
     return err < 0;
 }

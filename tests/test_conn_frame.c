@@ -678,6 +678,72 @@ TEST(conn_frame, bad_frames_end_the_connection_with_a_name)
     }
 }
 
+// What the handler does with a bad frame, in the row that is tried.
+static void (*bad_act)(netio_conn c);
+static int bad_calls, bad_err;
+static netio_frame bad_seen;
+static char bad_first;
+
+static void answer_bad_frame(netio_conn c, const netio_frame *frame, int err)
+{
+    bad_calls++;
+    bad_err = err;
+    bad_seen = *frame;
+    bad_first = frame->len ? (char)frame->data[0] : 0;
+    CHECK_OK(CALL(netio_conn_write(c, "400\n", 4)));
+    if (bad_act) bad_act(c);
+    if (frame->len) CHECK_EQ(bad_first, (char)frame->data[0]); // lent until it returns
+}
+
+static void bad_close(netio_conn c) { CHECK_OK(CALL(netio_conn_close(c))); }
+
+static void bad_abort(netio_conn c) { CHECK_OK(CALL(netio_conn_abort(c))); }
+
+static void bad_change(netio_conn c) { CHECK_OK(CALL(netio_conn_set_framing(c, no_framing()))); }
+
+TEST(conn_frame, bad_frames_can_be_answered)
+{
+    const struct {
+        const char *wire;
+        bool shut; // the sender's end follows
+        void (*act)(netio_conn c);
+        netio_framing framing;
+        int err;
+        uint64_t offset;
+        char first;
+    } rows[] = {
+        {"ab\n0123456789abcdef", false, NULL, netio_framing_line(8), NETIO_EMSGSIZE, 3, '0'},
+        {"2:ab,3:abcd", false, NULL, netio_framing_netstring(9), NETIO_EPROTO, 5, '3'},
+        {"2:ab,3:abcd", false, bad_change, netio_framing_netstring(9), NETIO_EPROTO, 5, '3'},
+        {"2:ab,3:abcd", false, bad_close, netio_framing_netstring(9), NETIO_EPROTO, 5, '3'},
+        {"2:ab,3:abcd", false, bad_abort, netio_framing_netstring(9), NETIO_EPROTO, 5, '3'},
+        {"2:ab,3:a", true, NULL, netio_framing_netstring(9), NETIO_ETRUNCATED, 5, '3'},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        talk t;
+        talk_init(&t, rows[i].framing);
+        netio_handler answering = framed_all;
+        answering.on_bad_frame = answer_bad_frame;
+        bad_act = rows[i].act;
+        bad_calls = 0;
+        duo_open(&t.d, &framed_all, &answering);
+        say(&t, rows[i].wire);
+        if (rows[i].shut) CHECK_OK(CALL(netio_conn_shutdown(t.d.a.c)));
+        RUN_UNTIL(t.d.loop, bad_calls == 1 && (t.d.a.ended || t.d.a.closed));
+        if (!t.d.a.closed) CHECK_OK(CALL(netio_conn_close(t.d.a.c)));
+        RUN_UNTIL(t.d.loop, t.d.b.closed);
+        if (t.d.b.err != rows[i].err) printf("    row %d\n", (int)i);
+        CHECK_STR("ab|", t.b.text);
+        CHECK_ERR(rows[i].err, bad_err);
+        CHECK_ERR(rows[i].err, t.d.b.err);
+        CHECK_EQ(rows[i].offset, bad_seen.offset);
+        CHECK_EQ(rows[i].first, bad_first);
+        if (rows[i].act != bad_abort) CHECK_EQ(4, t.d.a.got); // "400\n"
+        CHECK_EQ(1, bad_calls);
+        talk_close(&t);
+    }
+}
+
 TEST(conn_frame, claims_take_no_memory)
 {
     talk t;
@@ -1694,6 +1760,7 @@ TEST_MAIN("conn_frame",
           T(conn_frame, last_change_in_a_callback_counts),
           T(conn_frame, end_inside_a_frame_is_told),
           T(conn_frame, bad_frames_end_the_connection_with_a_name),
+          T(conn_frame, bad_frames_can_be_answered),
           T(conn_frame, claims_take_no_memory),
           T(conn_frame, send_is_a_plain_write_without_framing),
           T(conn_frame, header_bytes_are_sent_and_seen),

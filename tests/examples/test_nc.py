@@ -5,13 +5,14 @@ import os
 import select
 import signal
 import socket
+import ssl
 import stat
 import struct
 import time
 
-from common import (EMULATOR, LINUX, WINE, Run, Skip, check, check_equal, check_idle, fact,
-                    in_thread, main, need_ipv6, need_unix, openbsd_nc, path, payload, program,
-                    receive_all, run, tool)
+from common import (EMULATOR, LINUX, WINE, Run, Skip, certs, check, check_equal, check_idle, fact,
+                    in_thread, main, need_ipv6, need_unix, no_tls, openbsd_nc, path, payload,
+                    program, receive_all, run, tool)
 
 PROGRAM = program("nc")
 SIZE = (1 << 20) if WINE else (10 << 20)
@@ -343,7 +344,8 @@ def an_address_in_use_is_said():
 @fact
 def bad_command_lines_are_exit_code_2():
     for words in ([], ["-l"], ["-x", "h", "1"], ["a", "b", "c"], ["-w"], ["-w", "soon", "h", "1"],
-                  ["-w", "-1", "h", "1"], ["-k", "h", "1"], ["-U", "a", "b"]):
+                  ["-w", "-1", "h", "1"], ["-k", "h", "1"], ["-U", "a", "b"], ["-cu", "h", "1"],
+                  ["-lc", "1"], ["-C", "file", "h", "1"]):
         code, _, err = run([PROGRAM] + words)
         check_equal(2, code, "exit code of %r" % words)
         check("usage" in err, repr(err))
@@ -639,6 +641,134 @@ def listens_for_unix_datagrams():
             check_equal(b"answer", s.recv(100), "answer")
         check_equal(0, p.stop(), "exit code")
     check(not os.path.exists(path("dgram4")), "its file is still there")
+
+
+# --- TLS -----------------------------------------------------------------------------------------
+
+def tls_context(cert="good.pem", ca=None):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certs(cert), certs("key.pem"))
+    if ca:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(certs(ca))
+    return context
+
+
+def tls_dial(port, *more):
+    return nc("-cv", "-R", certs("ca.pem"), *more, "127.0.0.1", port)
+
+
+def tls_listen(*more):
+    return nc("-lc", "-C", certs("good.pem"), "-K", certs("key.pem"), *more, "127.0.0.1", 0)
+
+
+@fact
+def without_a_library_tls_is_refused_with_a_reason():
+    if not no_tls():
+        raise Skip("the programs were built with a TLS library")
+    code, _, err = run([PROGRAM, "-c", "127.0.0.1", "1"])
+    check_equal((1, True), (code, "without a TLS library" in err), err)
+
+
+@fact
+def tls_both_ways_at_once():
+    with tls_listen("-N") as q, tls_dial(q.port(q.err), "-N") as p:
+        send = in_thread(lambda: q.feed_and_end(DOWN))
+        p.feed_and_end(UP)
+        send()
+        check_equal((0, 0), (p.wait(), q.wait()), "exit codes; %r %r" % (p.err, q.err))
+        same(UP, bytes(q.out), "to the listener")
+        same(DOWN, bytes(p.out), "from the listener")
+        p.expect(rb"TLSv1\.3 TLS_", p.err)
+
+
+@fact
+def tls_of_either_version_with_pythons_ssl():
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        context = tls_context()
+        context.minimum_version = context.maximum_version = version
+        listener, port = tcp()
+        with listener, tls_dial(port, "-N") as p:
+            with context.wrap_socket(accept(listener), server_side=True) as s:
+                p.feed(b"question")
+                check_equal(b"question", s.recv(100), "from nc")
+                s.sendall(b"answer")
+                p.expect(b"answer$")
+                p.end_input()
+                check_equal(b"", s.recv(1), "the end of nc's input")
+                s.unwrap()
+                check_equal(0, p.wait(), "exit code")
+
+
+@fact
+def tls_checks_the_certificate_and_sends_nothing_before():
+    for cert, more, want in (("good.pem", ("-e", "other.test"), b"other.test"),
+                             ("expired.pem", (), b"expired"),
+                             ("untrusted.pem", (), b"not issued by a known|self-signed|unknown")):
+        listener, port = tcp()
+        with listener, tls_dial(port, *more) as p:
+            p.feed_and_end(b"secret")
+            raw = accept(listener)
+            try:
+                with tls_context(cert).wrap_socket(raw, server_side=True) as s:
+                    check_equal(b"", s.recv(100), "bytes to a peer that was refused")
+            except (ssl.SSLError, ConnectionError):
+                pass
+            check_equal(1, p.wait(), "exit code with %s" % cert)
+            p.expect(want, p.err)
+
+
+@fact
+def tls_clients_need_a_certificate_where_a_ca_is_given():
+    with tls_listen("-N", "-R", certs("ca.pem")) as q:
+        with tls_dial(q.port(q.err), "-N", "-C", certs("client.pem"), "-K", certs("key.pem")) as p:
+            p.feed_and_end(b"hello")
+            q.expect(b"hello$")
+            q.end_input()
+            check_equal((0, 0), (p.wait(), q.wait()), "exit codes")
+    with tls_listen("-N", "-R", certs("ca.pem")) as q, tls_dial(q.port(q.err)) as p:
+        check_equal(1, q.wait(), "exit code of the listener")
+        check(b"certificate" in q.err, bytes(q.err))
+        check_equal(1, p.wait(), "exit code of the client")
+
+
+@fact
+def tls_ends_that_are_cut_off_are_a_failure():
+    listener, port = tcp()
+    with listener, tls_dial(port) as p:
+        with tls_context().wrap_socket(accept(listener), server_side=True) as s:
+            s.sendall(b"half")
+            p.expect(b"half$")
+            s.shutdown(socket.SHUT_RDWR)  # FIN without close_notify
+        check_equal(1, p.wait(), "exit code")
+        check(b"close_notify" in p.err, bytes(p.err))
+
+
+@fact
+def tls_to_a_plain_peer_is_said():
+    listener, port = tcp()
+    with listener, tls_dial(port) as p, accept(listener) as s:
+        s.sendall(b"220 mail.example ESMTP\r\n")
+        check_equal(1, p.wait(), "exit code")
+        check(b"does not speak TLS" in p.err, bytes(p.err))
+
+
+@fact
+def tls_with_openssl_and_ncat():
+    port = closed_port()
+    with other(tool("openssl"), "s_server", "-accept", "127.0.0.1:%d" % port, "-quiet", "-cert",
+               certs("good.pem"), "-key", certs("key.pem"), "-naccept", 1) as q:
+        when_listening(port)
+        with tls_dial(port) as p:
+            chat(p, q)
+    for command in ((tool("openssl"), "s_client", "-quiet", "-connect", "127.0.0.1:PORT",
+                     "-verify_return_error", "-CAfile", certs("ca.pem")),
+                    (tool("ncat"), "--ssl-verify", "--ssl-trustfile", certs("ca.pem"),
+                     "localhost", "PORT")):
+        with tls_listen() as p:
+            place = str(p.port(p.err))
+            with other(*[str(w).replace("PORT", place) for w in command]) as q:
+                chat(p, q)
 
 
 # --- other programs as the other end -------------------------------------------------------------
