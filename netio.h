@@ -10886,6 +10886,7 @@ static ptrdiff_t netio__custom_next(netio_decoder *d, const uint8_t *p, size_t l
         if ((size_t)used > len) return NETIO_EINVAL;
         return out->data && out->len > d->framing.max ? netio__frame_over(d, out->len) : used;
     }
+    memset(out, 0, sizeof *out); // parse may have begun to fill it in
     if (used < 0 || need > most || len >= most) {
         d->announced = need;
         return used < 0 ? used : (ptrdiff_t)NETIO_EMSGSIZE;

@@ -1212,6 +1212,28 @@ TEST(frame, own_format_has_the_same_properties)
     }
 }
 
+// Fills the frame in before it knows whether all of it is there, and never says what it needs.
+static ptrdiff_t four_parse(const netio_framing *framing, const uint8_t *data, size_t len,
+                            netio_frame *out, size_t *need)
+{
+    (void)framing, (void)need;
+    out->data = data;
+    out->len = 4;
+    return len < 4 ? 0 : 4;
+}
+
+TEST(frame, own_format_may_fill_a_frame_before_it_is_whole)
+{
+    static const netio_format_ops four = {four_parse, NULL};
+    static story s;
+    netio_framing f = netio_framing_custom(&four, NULL, 16);
+    run_all(&s, &f, "aaaabbbbcccc", 12);
+    CHECK_STR("aaaa|bbbb|cccc|", s.text);
+    run_all(&s, &f, "aaaabb", 6);
+    CHECK_STR("aaaa|", s.text);
+    CHECK_ERR(NETIO_ETRUNCATED, s.err);
+}
+
 TEST(frame, own_format_encodes_and_is_bounded)
 {
     netio_framing f = netio_framing_custom(&resp, NULL, 16);
@@ -1525,7 +1547,9 @@ TEST_MAIN("frame", T(frame, lines_end_with_lf_or_crlf_and_a_tail_counts),
           T(frame, line_is_written_with_the_end_that_was_chosen),
           T(frame, header_given_to_encode_keeps_its_free_bytes),
           T(frame, sum_in_the_header_sees_what_a_byte_sum_misses),
-          T(frame, own_format_has_the_same_properties), T(frame, own_format_encodes_and_is_bounded),
+          T(frame, own_format_has_the_same_properties),
+          T(frame, own_format_may_fill_a_frame_before_it_is_whole),
+          T(frame, own_format_encodes_and_is_bounded),
           T(frame, own_format_is_not_asked_before_its_need_is_there),
           T(frame, cursor_reads_and_writes_every_width_in_both_orders),
           T(frame, cursor_never_passes_its_end), T(frame, sums_have_their_published_values),
