@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What README.md names is there: files, tests, names of netio.h, and an example for each choice.
+"""What README.md names is there: files, tests, names of the headers, and an example for each choice.
 
     readme_names.py        says what is wrong; exit code 1 if anything is
 """
@@ -62,12 +62,12 @@ def links_and_paths(readme):
 
 
 def names(readme):
-    header = read("netio.h")
+    header = read("netio.h") + read("netio_tls.h")
     known = set(re.findall(r"\bnetio_\w+|\bNETIO_\w+", header))
     for name in sorted(set(re.findall(r"\bnetio_\w+|\bNETIO_\w+", readme))):
         if name.endswith("_E"):  # NETIO_E*: all of them
             continue
-        check(name in known, "netio.h has no %s" % name)
+        check(name in known, "no header has %s" % name)
 
 
 def security(readme):
@@ -106,7 +106,7 @@ def decisions(readme):
 
 
 def examples(readme):
-    for pattern in "examples/*.c", "examples/apps/*.c":
+    for pattern in "examples/*.c", "examples/apps/*.c", "examples/common/*.h":
         for path in sorted(glob.glob(os.path.join(ROOT, pattern))):
             name = os.path.relpath(path, ROOT).replace(os.sep, "/")
             check("](%s)" % name in readme, "the example %s is not mentioned" % name)
