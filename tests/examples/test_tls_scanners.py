@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# NATIVE: there is nothing in it to run under an emulator
 """What others make of netio's TLS: scanners on examples/tls_echo_server.c, and stunnel and nginx
 in front of it and behind examples/nc.c."""
 import json

@@ -15,7 +15,7 @@ def compiled():
     folder = tempfile.mkdtemp(prefix="netio-")
     out = os.path.join(folder, "codec")
     words = os.environ.get("CC", "cc").split()
-    words += os.environ.get("CFLAGS", "-std=gnu99 -O1 -g").split()
+    words += os.environ.get("CFLAGS", "-std=gnu99 -g").split()
     words += ["-I" + source, os.path.join(HERE, "codec.c"), "-o", out, "-pthread"]
     if subprocess.run(words).returncode != 0:
         print("FAIL codec.c does not compile")

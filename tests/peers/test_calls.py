@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# NATIVE: there is nothing in it to run under an emulator
 """The system calls behind netio's calls, as strace sees them: how many, with which flags, and what
 netio makes of it when one fails, is interrupted, or is not there."""
 import os

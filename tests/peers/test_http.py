@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# NATIVE: there is nothing in it to run under an emulator
 """HTTP heads and chunked bodies between netio's codecs and Python's h11.
 
 netio takes less than h11 on purpose (chunk sizes followed by blanks, bare line feeds, two equal

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# NATIVE: there is nothing in it to run under an emulator
 """The PROXY protocol with HAProxy, both ways, and tunnels through microsocks and tinyproxy: netio's
 codecs say what to send and judge what comes, Python moves the bytes."""
 import os

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# NATIVE: there is nothing in it to run under an emulator
 """netio against socat, ncat and curl, in both roles: what users will point at it first."""
 import os
 import subprocess

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# NATIVE: there is nothing in it to run under an emulator
 """WebSocket between netio's codec and others': Python's wsproto, npm's ws, and a model written from
 the RFC's text. Random streams, sound ones and broken ones, in both roles; handshakes; whole
 connections to ws over TCP."""

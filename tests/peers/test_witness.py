@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# NATIVE: there is nothing in it to run under an emulator
 """What the kernel says about netio's sockets: `ss`, /proc, and Python looking at the very same
 socket through pidfd_getfd(2)."""
 import ctypes
