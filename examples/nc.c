@@ -23,7 +23,7 @@
 //        cc -DNETIO_TLS_OPENSSL nc.c -o nc -lssl -lcrypto         for -c
 // Try    ./nc -l 7777           and in another terminal: ./nc 127.0.0.1 7777
 //        printf 'GET / HTTP/1.0\r\n\r\n' | ./nc -c example.com 443
-#ifndef NETIO_TLS_OPENSSL
+#if !defined(NETIO_TLS_OPENSSL) && !defined(NETIO_TLS_NONE)
 #define NETIO_TLS_NONE
 #endif
 #define NETIO_IMPLEMENTATION

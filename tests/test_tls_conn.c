@@ -395,6 +395,24 @@ TEST(tls_conn, plain_text_is_refused_with_what_it_said)
     contexts_end();
 }
 
+// What is left of a context that could not be made, with the error ignored.
+TEST(tls_conn, a_filter_without_a_context_lets_nobody_in)
+{
+    duo d;
+    contexts(NULL, "good.pem", NULL);
+    tls_duo(&d);
+    memset(&gate, 0, sizeof gate);
+    d.listen.conn.filter = netio_tls_filter(NULL);
+    d.listen.on_refused = on_refused;
+    duo_start(&d, &end_all, &end_all);
+    CHECK_OK(CALL(netio_conn_write(d.a.c, "secret", 6)));
+    RUN_UNTIL(d.loop, gate.refused && d.a.closed);
+    CHECK_ERR(NETIO_EINVAL, gate.why.err);
+    CHECK_EQ(0, d.a.opened);
+    test_loop_destroy(&d.loop);
+    contexts_end();
+}
+
 TEST(tls_conn, a_silent_client_is_refused_in_time)
 {
     duo d;
@@ -712,6 +730,7 @@ TEST_MAIN("tls_conn", T(tls_conn, all_bytes_and_both_ends_pass),
           T(tls_conn, the_host_that_was_dialed_is_checked),
           T(tls_conn, each_bad_certificate_has_its_own_error_and_gets_no_byte),
           T(tls_conn, plain_text_is_refused_with_what_it_said),
+          T(tls_conn, a_filter_without_a_context_lets_nobody_in),
           T(tls_conn, a_silent_client_is_refused_in_time),
           T(tls_conn, client_certificates_are_required_and_shown),
           T(tls_conn, a_plain_connection_can_be_upgraded),
