@@ -16590,11 +16590,15 @@ static void netio__filters_settle(netio__conn *c)
 
 NETIO_API int netio_filter_ready(netio_filter_io *io)
 {
+    netio__conn *c = io->c;
     if (io->ready) return 0;
     io->ready = true;
-    if (io->c->state < NETIO__CLOSING && io->c->state != NETIO__DIALING)
-        netio__filters_settle(io->c);
-    return io->c->state >= NETIO__CLOSING ? (int)NETIO_ECANCELED : 0;
+    if (c->state < NETIO__CLOSING && c->state != NETIO__DIALING) {
+        // What others said through this one, such as a handshake: they wait for its answer.
+        if (netio__filter_unhold(io) < 0) netio__conn_fail(c, NETIO_ENOMEM, NETIO_STAGE_WRITE);
+        else netio__filters_settle(c);
+    }
+    return c->state >= NETIO__CLOSING ? (int)NETIO_ECANCELED : 0;
 }
 
 static int netio__filter_open(netio_filter_io *io)

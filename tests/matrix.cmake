@@ -16,10 +16,11 @@
 #     LOOPS ...            those for the tests of loops; default: epoll
 #     ONLY name... or EXCEPT name...    which tests; default: all
 #     WRAP                 also those that are linked with --wrap
+#     TLS name...          tests of TLS, too, if there is a library for it; "all": every one
 #     PROPERTIES ...)      of the entries
 function(netio_variant variant)
     cmake_parse_arguments(V "WRAP" "CC;PACKAGES;RUN;IMPL"
-        "NEEDS;FLAGS;LINK;SOURCES;BACKENDS;LOOPS;ONLY;EXCEPT;PROPERTIES" ${ARGN})
+        "NEEDS;FLAGS;LINK;SOURCES;BACKENDS;LOOPS;ONLY;EXCEPT;TLS;PROPERTIES" ${ARGN})
     foreach(command IN LISTS V_CC V_NEEDS)
         find_program(NETIO_HAVE_${command} ${command})
         if(NOT NETIO_HAVE_${command})
@@ -41,7 +42,8 @@ function(netio_variant variant)
 
     set(dir ${CMAKE_CURRENT_BINARY_DIR}/${variant})
     file(MAKE_DIRECTORY ${dir})
-    set(compile ${V_CC} -g ${V_FLAGS} -I${PROJECT_SOURCE_DIR} -I${support})
+    set(compile ${V_CC} -g ${V_FLAGS} -I${PROJECT_SOURCE_DIR} -I${support}
+                -I${CMAKE_CURRENT_SOURCE_DIR})
     set(headers ${PROJECT_SOURCE_DIR}/netio.h ${support}/test.h)
 
     # Objects that all programs share: ${object_X} for support/X.c.
@@ -70,8 +72,20 @@ function(netio_variant variant)
     if(NOT names)
         set(names ${test_names})
     endif()
+    if(NOT TARGET netio::tls)
+        set(V_TLS "")
+    elseif(V_TLS STREQUAL "all")
+        set(V_TLS ${tls_names})
+    endif()
+    if(V_TLS)
+        set(tls_objects ${dir}/tls_impl.o ${dir}/tls_test.o)
+        set(headers ${headers} ${PROJECT_SOURCE_DIR}/netio_tls.h
+                    ${CMAKE_CURRENT_SOURCE_DIR}/tls/tls_test.h)
+        object(tls_impl ${CMAKE_CURRENT_SOURCE_DIR}/tls/tls_impl.c -DNETIO_TLS_OPENSSL -O0)
+        object(tls_test ${CMAKE_CURRENT_SOURCE_DIR}/tls/tls_test.c -DNETIO_TLS_OPENSSL)
+    endif()
     set(programs "")
-    foreach(name IN LISTS names)
+    foreach(name IN LISTS names V_TLS)
         if(NOT test_${name}_source OR name IN_LIST V_EXCEPT)
             continue()
         endif()
@@ -81,8 +95,13 @@ function(netio_variant variant)
         set(source ${test_${name}_source})
         set(program ${dir}/test_${name}.exe)
         set(objects ${shared} ${dir}/${test_${name}_impl}.o)
+        set(libraries "")
+        if(name IN_LIST V_TLS)
+            set(objects ${shared} ${tls_objects})
+            set(libraries -DNETIO_TLS_OPENSSL -lssl -lcrypto)
+        endif()
         add_custom_command(OUTPUT ${program}
-            COMMAND ${compile} -std=gnu99 ${source} ${objects} -o ${program} ${V_LINK}
+            COMMAND ${compile} -std=gnu99 ${source} ${objects} -o ${program} ${libraries} ${V_LINK}
                     ${test_${name}_wrap}
             DEPENDS ${source} ${objects} ${headers} COMMENT "${variant}: test_${name}" VERBATIM)
         list(APPEND programs ${program})
@@ -93,6 +112,10 @@ function(netio_variant variant)
         netio_add_runs(${variant} ${name} "${backends}" sh ${tools}/run-under.sh ${V_RUN} ${program})
         if(V_PROPERTIES)
             set_tests_properties(${entries} PROPERTIES ${V_PROPERTIES})
+        endif()
+        if(name IN_LIST V_TLS)
+            set_tests_properties(${entries} PROPERTIES FIXTURES_REQUIRED certs
+                                 ENVIRONMENT NETIO_TEST_CERTS=${certs})
         endif()
     endforeach()
     add_custom_target(variant-${variant} ALL DEPENDS ${programs})
@@ -131,37 +154,44 @@ endif()
 
 # Where a compiler or processor is in question a part of the tests of loops tells as much as all.
 set(other_loops conn_calls conn_close conn_time dial listener lookup loops relay signal soak watch)
+# Those of examples/common/, which have no code for one system or another.
+set(commons calls channels fuzz_channels fuzz_http_client fuzz_resp fuzz_stun http_client link resp stun)
 
 # --- compilers ------------------------------------------------------------------------------------
 
-netio_variant(clang CC clang RUN native PACKAGES "clang" LINK -pthread EXCEPT ${other_loops}
-    FLAGS -O2 ${netio_warnings} -Werror)
+netio_variant(clang CC clang RUN native PACKAGES "clang" LINK -pthread EXCEPT ${other_loops} ${commons}
+    TLS tls_engine tls_verify FLAGS -O2 ${netio_warnings} -Werror)
 netio_variant(musl CC musl-gcc RUN native PACKAGES "musl-tools" FLAGS -O1 LINK -static
-    EXCEPT ${other_loops})
+    EXCEPT ${other_loops} ${commons})
 netio_variant(tcc CC tcc RUN native PACKAGES "tcc" LINK -pthread ONLY addr error time socket poller)
 # The implementation as C++, used from C.
 netio_variant(cxx CC gcc RUN native NEEDS g++ PACKAGES "g++" LINK -pthread -lstdc++
-    EXCEPT ${other_loops}
+    EXCEPT ${other_loops} ${commons}
     IMPL ${compile}/netio_impl.cpp)
 
 # --- tools that look on ---------------------------------------------------------------------------
 
-netio_variant(asan WRAP CC gcc RUN sanitizer PACKAGES "gcc" LINK -pthread LOOPS epoll memory-rough
+netio_variant(asan WRAP CC gcc RUN sanitizer PACKAGES "gcc" LINK -pthread LOOPS epoll memory-rough TLS all
     FLAGS -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all)
-netio_variant(tsan CC gcc RUN sanitizer PACKAGES "gcc" LINK -pthread FLAGS -O1 -fsanitize=thread)
+netio_variant(tsan CC gcc RUN sanitizer PACKAGES "gcc" LINK -pthread FLAGS -O1 -fsanitize=thread
+    EXCEPT ${commons} TLS tls_socket)
 netio_variant(valgrind CC gcc RUN valgrind NEEDS valgrind PACKAGES "gcc valgrind" LINK -pthread
     FLAGS -O1 ONLY addr error resolve socket option poller unix datagram PROPERTIES TIMEOUT 240)
 
 # --- other processors -----------------------------------------------------------------------------
 
 netio_variant(i686 CC i686-linux-gnu-gcc RUN native LINK -static -pthread FLAGS -O1
-    EXCEPT ${other_loops}
+    EXCEPT ${other_loops} ${commons}
     PACKAGES "gcc-i686-linux-gnu libc6-dev-i386-cross")
+# Byte order for s390x, 32 bits and char without a sign for arm; aarch64 is much like this machine.
+set(s390x_tests EXCEPT ${other_loops})
+set(arm_tests EXCEPT ${other_loops} ${commons})
+set(aarch64_tests ONLY addr batch conn error frame loop poller socket stream threads time unix)
 foreach(cpu s390x-linux-gnu arm-linux-gnueabihf aarch64-linux-gnu)
     string(REGEX REPLACE "-.*" "" qemu ${cpu})
     netio_variant(${qemu} CC ${cpu}-gcc RUN qemu-${qemu} NEEDS qemu-${qemu} LINK -static -pthread
         FLAGS -O1 PACKAGES "gcc-${cpu} and its libc6-dev-...-cross, qemu-user"
-        EXCEPT ${other_loops}
+        ${${qemu}_tests}
         PROPERTIES TIMEOUT 240)
 endforeach()
 
@@ -200,6 +230,10 @@ if(TARGET variant-wine)
     add_custom_target(wine-programs ALL DEPENDS ${programs})
     file(GLOB scripts CONFIGURE_DEPENDS peers/test_*.py examples/test_*.py)
     foreach(script IN LISTS scripts)
+        file(STRINGS ${script} native REGEX "^# NATIVE")
+        if(native)
+            continue()
+        endif()
         set(group wine-examples)
         if(script MATCHES "/peers/")
             set(group wine-peers)
@@ -219,6 +253,12 @@ foreach(source IN LISTS sources)
     string(REPLACE "fuzz_" "fuzz." entry ${name})
     netio_add_script(${entry} fuzz 120 sh ${tools}/fuzz.sh ${source} 20)
 endforeach()
+
+if(TARGET netio::tls)
+    netio_add_script(fuzz.tls fuzz 300 sh ${CMAKE_CURRENT_SOURCE_DIR}/tls/fuzz.sh 10)
+    set_tests_properties(fuzz.tls PROPERTIES FIXTURES_REQUIRED certs
+                         ENVIRONMENT NETIO_TEST_CERTS=${certs})
+endif()
 
 # --- the benchmark works --------------------------------------------------------------------------
 

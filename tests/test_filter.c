@@ -550,6 +550,29 @@ TEST(filter, handshake_byte_by_byte)
     tally_end();
 }
 
+// Such as TLS through a proxy: the inner one's greeting waits for the outer one alone.
+TEST(filter, handshake_inside_a_handshake)
+{
+    duo d;
+    tally_begin();
+    duo_init(&d);
+    d.dial.conn.filter = filter_of(&greet_ops, NULL);
+    duo_start(&d, &end_all, &end_all);
+    CHECK_OK(CALL(netio_conn_add_filter(d.a.c, filter_of(&greet_ops, NULL))));
+    CHECK_OK(CALL(netio_conn_write(d.a.c, "held back", 9)));
+    RUN_UNTIL(d.loop, d.b.got == 4);
+    test_run_for(d.loop, 20);
+    CHECK_EQ(4, d.b.got); // the outer one's greeting
+    CHECK_OK(CALL(netio_conn_write(d.b.c, "HELO", 4)));
+    RUN_UNTIL(d.loop, d.b.got == 8);
+    CHECK_EQ(0, d.a.opened);
+    CHECK_OK(CALL(netio_conn_write(d.b.c, "HELO", 4)));
+    RUN_UNTIL(d.loop, d.b.got == 17);
+    CHECK_EQ(1, d.a.opened);
+    duo_close(&d);
+    tally_end();
+}
+
 static struct {
     int count;
     netio_error why;
@@ -1097,7 +1120,7 @@ TEST_MAIN("filter",
     T(filter, marks_count_what_the_handler_wrote),
     T(filter, unread_and_pause_work_behind_it),
     T(filter, handshake_holds_open_and_writes_back),
-    T(filter, handshake_byte_by_byte),
+    T(filter, handshake_byte_by_byte), T(filter, handshake_inside_a_handshake),
     T(filter, handshake_that_never_ends_is_cut),
     T(filter, dial_whose_handshake_never_ends_times_out),
     T(filter, handshake_that_is_wrong_is_refused),

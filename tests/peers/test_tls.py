@@ -104,6 +104,33 @@ class Tls(peers.Case):
         self.fail("%s does not listen" % words[0])
 
 
+class Proxies(Tls):
+    """TLS from end to end through proxies that others wrote; the name is looked up behind them."""
+    def check_through(self, proxy):
+        p, port = self.serve("--count", "2")
+        words = ("--proxy", proxy, "--name", "example.test")
+        self.assertRegex(self.dial(port, *words), r"OK TLSv1\.3 .* peer=.*example\.test")
+        self.assertTrue(self.lines_of(p).startswith("OK TLSv1.3"))
+        self.assertIn("not for other.test", self.dial(port, "--proxy", proxy, "--name",
+                                                      "other.test"))
+        self.assertIn("refused", self.dial(peers.free_port("tcp"), *words).lower())
+
+    def test_microsocks(self):
+        p, port = self.listening("microsocks", "-i", "127.0.0.1", "-p", "PORT")
+        self.check_through("socks5://127.0.0.1:%d" % port)
+
+    def test_tinyproxy(self):
+        config = os.path.join(self.folder(), "tinyproxy.conf")
+        port = peers.free_port("tcp")
+        with open(config, "w") as f:
+            f.write("Port %d\nListen 127.0.0.1\nTimeout 20\nMaxClients 20\n"
+                    "LogLevel Critical\n" % port)
+        self.program("tinyproxy", "-d", "-c", config, stdout=subprocess.DEVNULL,
+                     stderr=subprocess.DEVNULL)
+        peers.wait_until(lambda: peers.port_in_use(port, "tcp"), 10, "tinyproxy")
+        self.check_through("http://127.0.0.1:%d" % port)
+
+
 class OpensslClient(Tls):
     def client(self, port, *options, feed=b"hello\n"):
         """s_client sends `feed` and stays until its echo has come."""

@@ -1,4 +1,4 @@
-// One end of TLS over blocking sockets, for test_tls.py.
+// One end of TLS over blocking sockets, or through a proxy on the loop, for test_tls.py.
 //
 //     tls_driver server [options]              prints "PORT n", then serves one client after
 //                                              another: echoes, or answers a line with GET
@@ -8,6 +8,7 @@
 //     --cert F --key F --ca F --alpn NAME --min 1.2|1.3 --max 1.2|1.3 --name NAME
 //     --clients none|ask|require (server)      --count N (clients served, connections made; 1)
 //     --psk IDENTITY:KEY                       --stapled F (server) --staple (client: required)
+//     --proxy URL (client: on the loop, one connection)
 //
 // One line for each connection: "OK version cipher alpn=x resumed=0 peer=subject", or "FAIL text".
 #define NETIO_IMPLEMENTATION
@@ -19,7 +20,7 @@
 #include <string.h>
 
 static struct {
-    const char *name, *psk;
+    const char *name, *psk, *proxy;
     int count;
 } o;
 
@@ -125,6 +126,42 @@ static int dial(netio_tls_ctx *ctx, const char *address)
     return failed;
 }
 
+// --- through a proxy: a connection of the loop --------------------------------------------------
+
+static int outcome = 1;
+
+static void on_open(netio_conn c) { netio_conn_write(c, "hello\n", 6); }
+
+static void on_frame(netio_conn c, const netio_frame *frame)
+{
+    outcome = frame->len != 5 || memcmp(frame->data, "hello", 5) != 0;
+    tell(netio_tls_conn_engine(c));
+    netio_conn_close(c);
+}
+
+static void on_close(netio_conn c, int err)
+{
+    netio_error e;
+    if (err < 0 && netio_conn_error(c, &e) == 0) fail(e.text, err);
+    netio_loop_stop(netio_conn_loop(c));
+}
+
+static int dial_through(netio_tls_ctx *ctx, const char *address)
+{
+    static const netio_handler handler = {
+        .on_open = on_open, .on_frame = on_frame, .on_close = on_close};
+    netio_dial_opts opts = {.proxy = o.proxy, .server_name = o.name, .timeout_ms = 10000};
+    netio_loop *loop;
+    if (netio_loop_create(&loop, NULL) < 0) return 1;
+    opts.conn.filter = netio_tls_filter(ctx);
+    opts.conn.framing = netio_framing_line(100);
+    int err = netio_conn_dial(NULL, loop, address, &handler, &opts);
+    if (err < 0) fail("", err);
+    else netio_loop_run(loop);
+    netio_loop_destroy(loop);
+    return outcome;
+}
+
 static int version(const char *text) { return strcmp(text, "1.3") ? NETIO_TLS_1_2 : NETIO_TLS_1_3; }
 
 static void set(netio_tls_config *cfg, const char *option, const char *value)
@@ -136,6 +173,7 @@ static void set(netio_tls_config *cfg, const char *option, const char *value)
     else if (strcmp(option, "--min") == 0) cfg->min_version = version(value);
     else if (strcmp(option, "--max") == 0) cfg->max_version = version(value);
     else if (strcmp(option, "--name") == 0) o.name = value;
+    else if (strcmp(option, "--proxy") == 0) o.proxy = value;
     else if (strcmp(option, "--count") == 0) o.count = atoi(value);
     else if (strcmp(option, "--stapled") == 0) cfg->staple_file = value;
     else if (strcmp(option, "--clients") == 0)
@@ -169,7 +207,7 @@ int main(int argc, char **argv)
         fail(why.text, 0);
         return 1;
     }
-    int code = server ? serve(ctx) : dial(ctx, argv[2]);
+    int code = server ? serve(ctx) : o.proxy ? dial_through(ctx, argv[2]) : dial(ctx, argv[2]);
     netio_tls_ctx_unref(ctx);
     return code;
 }
