@@ -1686,10 +1686,11 @@ enum {
 };
 
 typedef struct netio_conn_opts {
-    void *user;               // first user pointer
-    netio_filter filter;      // first filter, netio_tls_filter(ctx) for TLS; zero: none
-    int idle_timeout_ms;      // 0: never
-    int write_timeout_ms;     // without progress; 0: 30 s, -1: never; while closing at most 10 s
+    void *user;           // first user pointer
+    netio_filter filter;  // first filter, netio_tls_filter(ctx) for TLS; zero: none
+    int idle_timeout_ms;  // 0: never
+    int write_timeout_ms; // the OS takes no byte, and the peer none of those that the OS holds
+                          // (where that can be asked); 0: 30 s, -1: never; closing: at most 10 s
     int handshake_timeout_ms; // 0: 10 s
     int close_timeout_ms;     // wait for the peer's FIN after close; 0: 2 s
     size_t close_drain_max;   // bytes discarded meanwhile; 0: 1 MiB
@@ -15110,6 +15111,9 @@ typedef struct netio__cold {
     uint64_t host;                // in the gate's table; 0: not counted
     unsigned found;               // of an adopted socket
     char *name;                   // dialed host; NULL: none
+    int unsent;                   // held by the OS, and as of which `progress`: netio__write_moves
+    uint32_t unsent_since;
+    bool unsent_asked;
 } netio__cold;
 
 typedef struct netio__conn {
@@ -15434,11 +15438,23 @@ static uint64_t netio__dial_deadline(const netio__conn *c);
 static uint64_t netio__filter_due(const netio__conn *c);
 
 // The earliest time at which something is due, and which NETIO_TIMEOUT_* it is; 0: none of them.
+static bool netio__write_asked(const netio__conn *c)
+{
+    return c->cold && c->cold->unsent_asked && c->cold->unsent_since == c->progress;
+}
+
+// When half of it is over the OS is asked what it holds, and at its end again.
+static int netio__write_patience(const netio__conn *c)
+{
+    int ms = c->shape->timeout_ms[NETIO_TIMEOUT_WRITE];
+    if (c->state == NETIO__CLOSING && (ms < 0 || ms > 10000)) ms = 10000;
+    return ms < 0 || netio__write_asked(c) ? ms : ms / 2;
+}
+
 static uint64_t netio__conn_deadline(const netio__conn *c, int *which)
 {
     const int *limit = c->shape->timeout_ms;
     uint64_t best = NETIO__NEVER_US;
-    int write_ms = limit[NETIO_TIMEOUT_WRITE];
     *which = 0;
     if (c->state == NETIO__OVER) return best;
     if (c->state <= NETIO__OPENING) {
@@ -15456,11 +15472,11 @@ static uint64_t netio__conn_deadline(const netio__conn *c, int *which)
     else if (c->state == NETIO__OPEN && limit[NETIO_TIMEOUT_IDLE] > 0)
         netio__sooner_us(&best, which, netio__after(c, c->active, limit[NETIO_TIMEOUT_IDLE]),
                          NETIO_TIMEOUT_IDLE);
-    if (c->state == NETIO__CLOSING && (write_ms < 0 || write_ms > 10000)) write_ms = 10000;
     bool stuck = (c->flags & (NETIO__BLOCKED | NETIO__LENT)) != 0;
     if (c->state == NETIO__CLOSING && !(c->flags & NETIO__WRITE_RATE)) stuck = true;
     if (stuck && (netio__owes(c) || (c->cold && c->cold->later)))
-        netio__sooner_us(&best, which, netio__after(c, c->progress, write_ms), NETIO_TIMEOUT_WRITE);
+        netio__sooner_us(&best, which, netio__after(c, c->progress, netio__write_patience(c)),
+                         NETIO_TIMEOUT_WRITE);
     // It could not send, and reading shall tell the end: see netio__send_failed.
     if (c->state == NETIO__DRAINING || (c->state == NETIO__OPEN && c->err))
         netio__sooner_us(&best, which, netio__after(c, c->progress, limit[NETIO_TIMEOUT_CLOSE]),
@@ -18328,6 +18344,28 @@ static void netio__conn_ask(netio__conn *c, int which)
     netio__conn_arm(c);
 }
 
+// The OS's own buffer is large, so that for a long time a slow reader looks like one that does not
+// read: until a part of the buffer is free no byte is taken. What it still holds tells them apart.
+// Returns whether to wait on.
+static bool netio__write_moves(netio__conn *c)
+{
+    netio__cold *cold = netio__cold_of(c);
+    netio_socket s;
+    int held = -1;
+    if (!cold) return false;
+    if (netio__ops(&c->node)->socket(&c->node, &s) == 0 &&
+        netio_get_option(s, NETIO_OPT_UNSENT, &held) < 0)
+        held = -1;
+    if (netio__write_asked(c)) {
+        if (held < 0 || held >= cold->unsent) return false;
+        c->progress = netio__tick(c->node.loop);
+    }
+    cold->unsent = held;
+    cold->unsent_since = c->progress;
+    cold->unsent_asked = true;
+    return true;
+}
+
 static void netio__rates_go(netio__conn *c)
 {
     netio__cold *cold = c->cold;
@@ -18353,6 +18391,8 @@ static void netio__conn_timer(netio__conn *c)
         netio__conn_arm(c); // something happened meanwhile
     } else if (c->err && c->state == NETIO__OPEN) {
         netio__conn_end(c, c->err, c->stage);
+    } else if (which == NETIO_TIMEOUT_WRITE && netio__write_moves(c)) {
+        netio__conn_arm(c);
     } else if (which == NETIO_TIMEOUT_IDLE || which == NETIO_TIMEOUT_WRITE) {
         netio__conn_ask(c, which);
     } else if (which) {

@@ -195,6 +195,40 @@ TEST(conn_time, slow_progress_is_not_stuck)
     duo_close(&d);
 }
 
+// The OS's buffer is so large that it has room again only after several limits' time.
+TEST(conn_time, slow_reader_behind_a_large_buffer_is_not_stuck)
+{
+    duo d;
+    netio_timer t;
+    netio_socket s;
+    int held;
+    if (test_in_memory()) SKIP("there is no buffer of an OS");
+    duo_init(&d);
+    d.small = 8192;
+    d.loop_opts.recv_buffer = 1024;
+    d.dial.conn.write_timeout_ms = 600;
+    d.dial.conn.write_queue_max = 8 << 20;
+    d.b.on = pause_again;
+    duo_open(&d, &end_plain, &end_all);
+    CHECK_OK(netio_conn_socket(d.a.c, &s));
+    if (netio_get_option(s, NETIO_OPT_UNSENT, &held) < 0) {
+        duo_close(&d);
+        SKIP("this system does not tell what it holds");
+    }
+    CHECK_OK(netio_set_option(s, NETIO_OPT_SNDBUF, 1 << 20));
+    CHECK_OK(CALL(netio_conn_pause(d.b.c)));
+    static char much[6000000];
+    CHECK_OK(CALL(netio_conn_write(d.a.c, much, sizeof much)));
+    CHECK_OK(netio_timer_every(&t, d.loop, 10, read_a_little, &d.b));
+    uint64_t start = now(&d);
+    RUN_UNTIL(d.loop, now(&d) - start > 2000 || d.a.closed);
+    CHECK_EQ(0, d.a.closed);
+    netio_timer_stop(t); // now it reads nothing
+    RUN_UNTIL(d.loop, d.a.closed);
+    CHECK_ERR(NETIO_ETIMEDOUT, d.a.err);
+    duo_close(&d);
+}
+
 TEST(conn_time, write_limit_can_be_changed)
 {
     duo d;
@@ -514,6 +548,7 @@ TEST_MAIN("conn_time",
     T(conn_time, stuck_queue_without_on_timeout_aborts),
     T(conn_time, close_of_a_stuck_queue_ends),
     T(conn_time, slow_progress_is_not_stuck),
+    T(conn_time, slow_reader_behind_a_large_buffer_is_not_stuck),
     T(conn_time, write_limit_can_be_changed),
     T(conn_time, default_limits),
     T(conn_time, default_limit_of_a_dial),
