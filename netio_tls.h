@@ -360,6 +360,9 @@ NETIO_API int netio_tls_export(netio_tls *t, const char *label, const void *cont
 //
 //################################################################################################
 
+#if defined(NETIO_IMPLEMENTATION) && !defined(NETIO__TLS_IMPLEMENTED)
+#include "netio.h" // its code, where only the declarations were included so far
+#endif
 #if defined(NETIO_IMPLEMENTATION) && !defined(NETIO__TLS_IMPLEMENTED) && !defined(NETIO__STOP)
 #define NETIO__TLS_IMPLEMENTED 1
 
@@ -935,8 +938,9 @@ enum {
     NETIO__TLS_HANDSHAKE_MAX = 64 << 10, // bytes of it, the peer's certificates not counted
     NETIO__TLS_SESSION_S = 12 * 3600,    // how long tickets are good; RFC 8446 allows 7 days
     NETIO__TLS_SEND = 16 << 10,          // most plain bytes of one record
-    NETIO__TLS_STEPS = 2,                // of handshakes in one turn of a loop
-    NETIO__TLS_PACES = 8                 // loops that are told apart
+    NETIO__TLS_WAIT_MS = 500,            // until one that waits looks whether the line moves
+    NETIO__TLS_STEPS = 1,                // of handshakes in one turn of a loop
+    NETIO__TLS_PACES = 16                // loops of which this is counted at a time
 };
 
 typedef struct netio__tls_site { // certificates that go out together
@@ -951,15 +955,17 @@ typedef struct netio__tls_ticket {
 
 typedef struct netio__tls_pace { // handshakes of one loop: see netio__tls_filter_postpone
     const void *loop;
-    uint64_t turn;
-    unsigned steps, waiting;
+    uint64_t turn, stepped; // the one that is counted, the last in which a step was made
+    unsigned steps;
+    struct netio__tls_wait *first, *last; // the line of those that wait
 } netio__tls_pace;
 
 typedef struct netio__tls_saved { // a session of a client, in the context's list
     struct netio__tls_saved *next;
-    uint8_t owner[32]; // see netio__tls_owner
-    bool once;         // RFC 8446 appendix C.4: a ticket of TLS 1.3 is for one connection
-    size_t len;        // the session follows
+    void *session;         // the library's
+    uint8_t owner[32];     // see netio__tls_owner
+    int64_t end, cert_end; // of the session, and of the certificate that was checked for it
+    bool once;             // RFC 8446 appendix C.4: a ticket of TLS 1.3 is for one connection
 } netio__tls_saved;
 
 struct netio_tls_ctx {
@@ -982,42 +988,43 @@ struct netio_tls_ctx {
     netio__tls_pace pace[NETIO__TLS_PACES];
 };
 
-typedef struct netio__tls_queue {
-    uint8_t *data;
+typedef struct netio__tls_queue { // bytes that wait, in the same block behind this; NULL: none
     size_t off, len, cap;
 } netio__tls_queue;
 
-typedef struct netio__tls_known { // what netio_tls_get_info shows
+typedef struct netio__tls_known { // what netio_tls_get_info shows, and has shown: it stays there
     netio_tls_cert *certs;
     size_t count;
+    bool whole; // made after the handshake
     char alpn[256];
 } netio__tls_known;
 
-struct netio_tls {
+struct netio_tls {        // connections are many, so what few of them need lies elsewhere
     netio_tls_ctx *ctx;   // the one in effect: on_sni may have changed it
     netio_tls_ctx *first; // the one it was made with: its tickets
     void *native;         // the library's connection
     const uint8_t *in;    // lent bytes of the peer, after those in `spill`
     size_t in_len;
-    netio__tls_queue spill, out;
+    netio__tls_queue *spill, *out;
     int (*emit)(void *arg, const void *data, size_t len); // in place of `out`; NULL: none
     void *emit_arg;
     char *name; // the peer's, or the one the client asked us for; NULL: none
     char *psk_identity;
     netio__tls_known *known;
+    netio_tls_error *error;               // NULL: nothing to tell yet
     struct netio__tls_findings *findings; // the backend's, while it looks at the peer's chain
-    netio__tls_pace *waits;               // for a turn of its loop: see netio__tls_filter_postpone
+    struct netio__tls_wait *waits;        // for a turn of its loop: see netio__tls_filter_postpone
     int64_t cert_end;                     // when the peer's certificate expires
-    size_t hello;                         // bytes of the handshake so far
+    uint32_t hello;                       // bytes of the handshake so far
     int refs;                             // of the filter
     int failed;                           // what every call returns from now on; 0: it did not
+    int16_t alert_in, alert_out;          // as in netio_tls_error
     uint16_t record_left;                 // of the record that is being read
     uint8_t record_head[5], record_have;
     uint8_t useless;                 // records since the last data
     bool server, done, closed, shut; // handshake, the peer's close_notify, ours
     bool end, saw_end, end_told;     // the transport ended; the library noticed; the handler knows
     bool checked;                    // the peer's certificate or key was
-    netio_tls_error error;
 };
 
 // A chain of certificates, one allocation; the peer's own comes first.
@@ -1028,11 +1035,12 @@ typedef struct netio__tls_chain {
 
 // What the library found about a chain. `depth` is of the first finding of each bit.
 typedef struct netio__tls_findings {
-    unsigned bits; // NETIO_TLS_EXPIRED, ...
-    uint8_t depth[13];
-    int64_t code; // of the first one, and its words
-    const char *text;
-    bool built; // the chain is the one to a trusted root, not just what the peer sent
+    unsigned bits;        // NETIO_TLS_EXPIRED, ...
+    uint8_t depth[13];    // of each bit: where it was found first
+    int code[13];         // the library's number for it; 0: found by netio
+    const char *text[13]; // and its words
+    int told;             // the number of the one that the sentence is about
+    bool built;           // the chain is the one to a trusted root, not just what the peer sent
 } netio__tls_findings;
 
 // Calls return 0 or more, or NETIO_EAGAIN, NETIO_EOF (close_notify), NETIO_ENOMEM, or NETIO_ETLS
@@ -1059,7 +1067,14 @@ typedef struct netio__tls_backend {
     // One end of a connection; t->server, t->name and t->ctx are set.
     int (*open)(netio_tls *t, void *site);
     void (*close)(netio_tls *t);
-    int (*resume)(netio_tls *t, netio_buf session); // what it cannot use it ignores
+    // A session, counted: read gives a new one or NULL, keep another reference, bytes are what read
+    // takes (to be freed with bytes_free). What resume cannot use it ignores.
+    void *(*session_read)(netio_tls *t, netio_buf bytes);
+    int (*session_bytes)(void *session, netio_buf *out);
+    void (*session_bytes_free)(netio_buf bytes);
+    void (*session_keep)(void *session);
+    void (*session_free)(void *session);
+    int (*resume)(netio_tls *t, void *session);
     int (*handshake)(netio_tls *t);
     ptrdiff_t (*read)(netio_tls *t, void *buf, size_t cap);
     ptrdiff_t (*write)(netio_tls *t, const void *data, size_t len); // at most NETIO__TLS_SEND
@@ -1126,31 +1141,72 @@ static ptrdiff_t netio__tls_each_file(const char *dir, void (*see)(void *arg, co
 
 // --- bytes in and out ---------------------------------------------------------------------------
 
-static int netio__tls_queue_put(netio__tls_queue *q, const void *data, size_t len)
+static size_t netio__tls_queue_len(const netio__tls_queue *q) { return q ? q->len : 0; }
+
+static uint8_t *netio__tls_queue_data(const netio__tls_queue *q)
 {
-    if (len > q->cap - q->off - q->len) {
-        if (len > SIZE_MAX / 4 - q->len) return NETIO_ENOMEM;
-        size_t cap = q->len + len < 2048 ? 2048 : (q->len + len) + (q->len + len) / 2;
-        uint8_t *bigger = (uint8_t *)NETIO_MALLOC(cap);
-        if (!bigger) return NETIO_ENOMEM;
-        if (q->len) memcpy(bigger, q->data + q->off, q->len);
-        NETIO_FREE(q->data);
-        q->data = bigger;
+    return (uint8_t *)(uintptr_t)(q + 1) + q->off;
+}
+
+static int netio__tls_queue_put(netio__tls_queue **queue, const void *data, size_t len)
+{
+    netio__tls_queue *q = *queue;
+    size_t had = netio__tls_queue_len(q);
+    if (len == 0) return 0;
+    if (!q || len > q->cap - q->off - had) {
+        if (len > SIZE_MAX / 4 - had) return NETIO_ENOMEM;
+        size_t cap = had + len < 2048 ? 2048 : (had + len) + (had + len) / 2;
+        q = (netio__tls_queue *)NETIO_MALLOC(sizeof *q + cap);
+        if (!q) return NETIO_ENOMEM;
         q->off = 0;
+        q->len = had;
         q->cap = cap;
+        if (had) memcpy(q + 1, netio__tls_queue_data(*queue), had);
+        NETIO_FREE(*queue);
+        *queue = q;
     }
-    if (len) memcpy(q->data + q->off + q->len, data, len);
-    q->len += len;
+    memcpy(netio__tls_queue_data(q) + had, data, len);
+    q->len = had + len;
     return 0;
 }
 
-static void netio__tls_queue_drop(netio__tls_queue *q, size_t len)
+static void netio__tls_queue_drop(netio__tls_queue **queue, size_t len)
 {
+    netio__tls_queue *q = *queue;
     q->off += len;
     q->len -= len;
     if (q->len) return;
-    NETIO_FREE(q->data); // idle connections are many: an empty queue owns nothing
-    memset(q, 0, sizeof *q);
+    NETIO_FREE(q); // idle connections are many: an empty queue is none
+    *queue = NULL;
+}
+
+// The bytes of a queue alone, to be freed; the queue is gone. From one that is empty: NULL.
+static uint8_t *netio__tls_queue_take(netio__tls_queue **queue)
+{
+    netio__tls_queue *q = *queue;
+    if (!q) return NULL;
+    size_t len = q->len;
+    memmove(q, netio__tls_queue_data(q), len);
+    netio__tls_wipe((uint8_t *)q + len, sizeof *q); // where they were: it may be a key
+    *queue = NULL;
+    return (uint8_t *)q;
+}
+
+// The record of `t`, made when there is something to tell. NULL: there is no memory for it.
+static netio_tls_error *netio__tls_error_of(netio_tls *t)
+{
+    if (t->error) return t->error;
+    t->error = (netio_tls_error *)NETIO_MALLOC(sizeof *t->error);
+    netio__tls_error_clear(t->error);
+    return t->error;
+}
+
+// The same, with what is wrong with the peer's certificate.
+static netio_tls_error *netio__tls_blame(netio_tls *t, unsigned verify)
+{
+    netio_tls_error *e = netio__tls_error_of(t);
+    if (e) e->verify = verify;
+    return e;
 }
 
 // The end of `t`. What a callback of the library found out first is not overwritten by what the
@@ -1164,7 +1220,8 @@ static int netio__tls_fail(netio_tls *t, int err)
 static int netio__tls_limit(netio_tls *t, const char *text)
 {
     if (t->failed) return t->failed;
-    return netio__tls_fail(t, netio__tls_say(&t->error, NETIO_TLS_LIMIT, text, NETIO__TLS_END));
+    return netio__tls_fail(
+        t, netio__tls_say(netio__tls_error_of(t), NETIO_TLS_LIMIT, text, NETIO__TLS_END));
 }
 
 static int netio__tls_not_tls(netio_tls *t, const uint8_t *p, size_t n)
@@ -1175,7 +1232,7 @@ static int netio__tls_not_tls(netio_tls *t, const uint8_t *p, size_t n)
     for (size_t i = 0; i < n && i < 16; i++)
         at = netio__text(seen, sizeof seen, at,
                          p[i] >= ' ' && p[i] < 127 ? (const char *)p + i : ".", 1);
-    return netio__tls_fail(t, netio__tls_say(&t->error, NETIO_TLS_PROTOCOL,
+    return netio__tls_fail(t, netio__tls_say(netio__tls_error_of(t), NETIO_TLS_PROTOCOL,
                                              "the peer does not speak TLS, its first "
                                              "bytes are \"",
                                              seen, "\": plain text, or another port?",
@@ -1185,7 +1242,8 @@ static int netio__tls_not_tls(netio_tls *t, const uint8_t *p, size_t n)
 // Watch the records that pass. (In one pass with the copy, as the bytes are hot.)
 static int netio__tls_watch(netio_tls *t, const uint8_t *p, size_t n)
 {
-    if (!t->done && (t->hello += n) > t->ctx->cfg.peer_chain_max + NETIO__TLS_HANDSHAKE_MAX)
+    if (!t->done &&
+        (t->hello += (uint32_t)n) > t->ctx->cfg.peer_chain_max + NETIO__TLS_HANDSHAKE_MAX)
         return netio__tls_limit(t, "the peer's handshake is too long: see peer_chain_max");
     while (n) {
         size_t k = t->record_left < n ? t->record_left : n;
@@ -1212,8 +1270,8 @@ static int netio__tls_watch(netio_tls *t, const uint8_t *p, size_t n)
 // Returns bytes; 0: the transport has ended; NETIO_EAGAIN: none now; NETIO_ETLS: over.
 static ptrdiff_t netio__tls_pull(netio_tls *t, void *buf, size_t cap)
 {
-    const uint8_t *from = t->spill.len ? t->spill.data + t->spill.off : t->in;
-    size_t have = t->spill.len ? t->spill.len : t->in_len, n = have < cap ? have : cap;
+    const uint8_t *from = t->spill ? netio__tls_queue_data(t->spill) : t->in;
+    size_t have = t->spill ? t->spill->len : t->in_len, n = have < cap ? have : cap;
     if (t->failed) return t->failed;
     if (have == 0) {
         if (t->end) t->saw_end = true;
@@ -1225,7 +1283,7 @@ static ptrdiff_t netio__tls_pull(netio_tls *t, void *buf, size_t cap)
     int err = netio__tls_watch(t, from, n);
     if (err < 0) return err;
     memcpy(buf, from, n);
-    if (t->spill.len) {
+    if (t->spill) {
         netio__tls_queue_drop(&t->spill, n);
     } else {
         t->in += n;
@@ -1238,7 +1296,7 @@ static ptrdiff_t netio__tls_pull(netio_tls *t, void *buf, size_t cap)
 static int netio__tls_push(netio_tls *t, const void *data, size_t len)
 {
     int err = t->emit ? t->emit(t->emit_arg, data, len)
-              : t->out.len + len > NETIO__TLS_OUT_MAX
+              : netio__tls_queue_len(t->out) + len > NETIO__TLS_OUT_MAX
                   ? netio__tls_limit(t, "the peer makes us answer and does not read")
                   : netio__tls_queue_put(&t->out, data, len);
     return err < 0 ? netio__tls_fail(t, err) : 0;
@@ -1270,8 +1328,8 @@ static int netio__tls_choose(netio_tls *t, const void *name, size_t len, void **
     if (other && other != ctx) {
         if (other->be != ctx->be || !(other->has_identity || other->cfg.psk))
             return netio__tls_fail(
-                t, netio__tls_say(&t->error, NETIO_TLS_CONFIG, "on_sni gave for ", t->name,
-                                  " a context without a certificate", NETIO__TLS_END));
+                t, netio__tls_say(netio__tls_error_of(t), NETIO_TLS_CONFIG, "on_sni gave for ",
+                                  t->name, " a context without a certificate", NETIO__TLS_END));
         netio_tls_ctx_ref(other);
         if (t->ctx != t->first) netio_tls_ctx_unref(t->ctx);
         t->ctx = ctx = other;
@@ -1316,6 +1374,7 @@ static size_t netio__tls_psk(netio_tls *t, char *identity, size_t identity_cap, 
                              size_t cap)
 {
     const netio_tls_config *cfg = &t->ctx->cfg;
+    if (!cfg->psk) return 0; // on_sni chose a context without
     int n = cfg->psk(cfg->user, identity, identity_cap, key, cap);
     if (n > 0 && (size_t)n <= cap && identity[0]) {
         char *copy = netio__tls_copy_text(identity, strlen(identity));
@@ -1339,20 +1398,18 @@ static size_t netio__tls_psk(netio_tls *t, char *identity, size_t identity_cap, 
 // those are left out that an insecure_ field names.
 //================================================================================================
 
-static void netio__tls_find(netio__tls_findings *f, unsigned bit, size_t depth)
+static unsigned netio__tls_index(unsigned bit)
 {
     unsigned index = 0;
-    if (f->bits & bit) return;
     while (bit >> (index + 1)) index++;
-    f->bits |= bit;
-    f->depth[index] = (uint8_t)(depth < 255 ? depth : 255);
+    return index;
 }
 
-static size_t netio__tls_found_at(const netio__tls_findings *f, unsigned bit)
+static void netio__tls_find(netio__tls_findings *f, unsigned bit, size_t depth)
 {
-    unsigned index = 0;
-    while (bit >> (index + 1)) index++;
-    return f->depth[index];
+    if (f->bits & bit) return;
+    f->bits |= bit;
+    f->depth[netio__tls_index(bit)] = (uint8_t)(depth < 255 ? depth : 255);
 }
 
 static bool netio__tls_same_bytes(const uint8_t *a, const uint8_t *b, size_t len) // constant time
@@ -1418,8 +1475,8 @@ static void netio__tls_name_say(netio_tls *t, const netio__x509 *leaf)
         at = netio__x509_one_name(list, sizeof list, at, tag, one);
     }
     if (at >= sizeof list) memcpy(list + sizeof list - 4, "...", 4);
-    netio__tls_say(&t->error, NETIO_TLS_VERIFY, "certificate is for ", at ? list : "no name at all",
-                   ", not for ", t->name, NETIO__TLS_END);
+    netio__tls_say(netio__tls_error_of(t), NETIO_TLS_VERIFY, "certificate is for ",
+                   at ? list : "no name at all", ", not for ", t->name, NETIO__TLS_END);
 }
 
 static void netio__tls_untrusted_say(netio_tls_error *e, const char *title, const netio__x509 *x,
@@ -1440,26 +1497,27 @@ static void netio__tls_untrusted_say(netio_tls_error *e, const char *title, cons
 }
 
 // One sentence for the most telling of the findings, and what to do about it.
-static void netio__tls_verify_say(netio_tls *t, const netio__tls_findings *f, unsigned bits,
+static void netio__tls_verify_say(netio_tls *t, netio__tls_findings *f, unsigned bits,
                                   const netio__tls_chain *chain)
 {
     static const unsigned order[] = {NETIO_TLS_UNTRUSTED,  NETIO_TLS_BAD_SIG, NETIO_TLS_EXPIRED,
                                      NETIO_TLS_NOT_YET,    NETIO_TLS_REVOKED, NETIO_TLS_NAME,
                                      NETIO_TLS_CONSTRAINT, NETIO_TLS_PURPOSE, NETIO_TLS_WEAK,
                                      NETIO_TLS_PIN,        NETIO_TLS_REFUSED, NETIO_TLS_OTHER};
-    netio_tls_error *e = &t->error;
+    netio_tls_error *e = netio__tls_blame(t, bits);
     netio__x509 x;
     char title[64], date[16], at[8];
     size_t i = 0;
     while (!(bits & order[i])) i++;
-    size_t depth = netio__tls_found_at(f, order[i]);
+    unsigned index = netio__tls_index(order[i]);
+    size_t depth = f->depth[index];
     size_t place = depth < chain->count ? depth : chain->count - 1;
     netio__x509_parse(&x, chain->certs[place].data, chain->certs[place].len);
     netio__x509_title(title, sizeof title, &x, false);
     netio__text_uint(at, sizeof at, 0, (unsigned)depth, 10);
-    e->verify = bits;
+    if (!e) return;
     e->depth = (int)depth;
-    e->backend_code = f->code;
+    e->backend_code = f->told = f->code[index];
     switch (order[i]) {
     case NETIO_TLS_UNTRUSTED: netio__tls_untrusted_say(e, title, &x, depth); break;
     case NETIO_TLS_NAME: netio__tls_name_say(t, &x); break;
@@ -1489,7 +1547,7 @@ static void netio__tls_verify_say(netio_tls *t, const netio__tls_findings *f, un
         break;
     default:
         netio__tls_say(e, NETIO_TLS_VERIFY, "certificate of ", title, ": ",
-                       f->text ? f->text : "not acceptable", NETIO__TLS_END);
+                       f->text[index] ? f->text[index] : "not acceptable", NETIO__TLS_END);
     }
 }
 
@@ -1611,10 +1669,9 @@ static int netio__tls_verify(netio_tls *t, netio__tls_findings *f, const netio__
     memset(&leaf, 0, sizeof leaf);
     for (size_t i = 0; i < chain->count; i++) {
         if (!netio__x509_parse(&x, chain->certs[i].data, chain->certs[i].len)) {
-            t->error.verify = NETIO_TLS_OTHER;
-            return netio__tls_fail(t, netio__tls_say(&t->error, NETIO_TLS_VERIFY,
-                                                     "a certificate "
-                                                     "of the peer is malformed",
+            netio_tls_error *e = netio__tls_blame(t, NETIO_TLS_OTHER);
+            return netio__tls_fail(t, netio__tls_say(e, NETIO_TLS_VERIFY,
+                                                     "a certificate of the peer is malformed",
                                                      NETIO__TLS_END));
         }
         netio__tls_check_strength(f, &x, i);
@@ -1639,9 +1696,10 @@ static int netio__tls_verify(netio_tls *t, netio__tls_findings *f, const netio__
 // >>tls-session.c                                                   sessions, and whose they are
 //
 // A resumed session skips every check of the peer: libraries accept one for another host, or one
-// that was never verified. So a session leaves here wrapped: with a digest of the context's policy,
-// of our certificates and of the host, with the time when it or the peer's certificate ends, and a
-// checksum over all. One that does not fit is left aside, and a full handshake made.
+// that was never verified. So each is kept with a digest of the context's policy, of our
+// certificates and of the host, and with the time when it or the peer's certificate ends. The user
+// gets it wrapped in the same, with a checksum over all. One that does not fit is left aside, and a
+// full handshake made.
 //================================================================================================
 
 enum { NETIO__TLS_BLOB_HEAD = 4 + 8 + 8 + 32, NETIO__TLS_BLOB_SUM = 32 };
@@ -1676,6 +1734,12 @@ static bool netio__tls_resumes(const netio_tls *t)
            !cfg->insecure_no_name && !cfg->insecure_no_time;
 }
 
+static void netio__tls_saved_free(const netio_tls_ctx *ctx, netio__tls_saved *s)
+{
+    ctx->be->session_free(s->session);
+    NETIO_FREE(s);
+}
+
 // Under the lock.
 static void netio__tls_saved_trim(netio_tls_ctx *ctx, size_t keep)
 {
@@ -1684,20 +1748,50 @@ static void netio__tls_saved_trim(netio_tls_ctx *ctx, size_t keep)
     while (*at) {
         netio__tls_saved *old = *at;
         *at = old->next;
-        netio__tls_wipe(old + 1, old->len);
-        NETIO_FREE(old);
+        netio__tls_saved_free(ctx, old);
     }
 }
 
-static void netio__tls_save(netio_tls *t, const uint8_t *owner, netio_buf blob, bool once)
+// The user's copy.
+static void netio__tls_session_tell(netio_tls *t, const netio__tls_saved *s)
+{
+    const netio_tls_config *cfg = &t->ctx->cfg;
+    netio_buf session;
+    if (t->ctx->be->session_bytes(s->session, &session) < 0) return;
+    size_t len = NETIO__TLS_BLOB_HEAD + session.len + NETIO__TLS_BLOB_SUM;
+    uint8_t *blob = (uint8_t *)NETIO_MALLOC(len);
+    if (blob) {
+        memcpy(blob, "NTS1", 4);
+        netio__tls_put64(blob + 4, s->end);
+        netio__tls_put64(blob + 12, s->cert_end);
+        memcpy(blob + 20, s->owner, sizeof s->owner);
+        memcpy(blob + NETIO__TLS_BLOB_HEAD, session.data, session.len);
+        if (t->ctx->be->sha256(blob + len - 32, blob, len - 32) == 0)
+            cfg->on_session(cfg->user, t->name, blob, len);
+        netio__tls_wipe(blob, len);
+        NETIO_FREE(blob);
+    }
+    t->ctx->be->session_bytes_free(session);
+}
+
+// A session came from the server. `lifetime_s` is how long the server promises to remember it.
+static void netio__tls_session_came(netio_tls *t, void *session, int64_t lifetime_s, bool once)
 {
     netio_tls_ctx *ctx = t->ctx;
-    netio__tls_saved *s = (netio__tls_saved *)NETIO_MALLOC(sizeof *s + blob.len);
+    if (!t->checked || !netio__tls_resumes(t)) return;
+    netio__tls_saved *s = (netio__tls_saved *)NETIO_MALLOC(sizeof *s);
     if (!s) return; // the next connection makes a full handshake
-    memcpy(s->owner, owner, 32);
-    memcpy(s + 1, blob.data, blob.len);
+    if (lifetime_s > 2 * NETIO__TLS_SESSION_S) lifetime_s = 2 * NETIO__TLS_SESSION_S;
+    s->end = netio__tls_time(&ctx->cfg) + lifetime_s;
+    s->cert_end = t->cert_end;
     s->once = once;
-    s->len = blob.len;
+    s->session = session;
+    ctx->be->session_keep(session);
+    if (netio__tls_owner(s->owner, t) < 0) {
+        netio__tls_saved_free(ctx, s);
+        return;
+    }
+    if (ctx->cfg.on_session) netio__tls_session_tell(t, s);
     netio__tls_lock();
     s->next = ctx->saved;
     ctx->saved = s;
@@ -1705,72 +1799,58 @@ static void netio__tls_save(netio_tls *t, const uint8_t *owner, netio_buf blob, 
     netio__tls_unlock();
 }
 
-// A session came from the server. `lifetime_s` is how long the server promises to remember it.
-static void netio__tls_session_came(netio_tls *t, netio_buf session, int64_t lifetime_s, bool once)
+static int netio__tls_session_set(netio_tls *t, void *session, int64_t end, int64_t cert_end)
 {
-    const netio_tls_config *cfg = &t->ctx->cfg;
-    size_t len = NETIO__TLS_BLOB_HEAD + session.len + NETIO__TLS_BLOB_SUM;
-    int64_t end = netio__tls_time(cfg) +
-                  (lifetime_s < 2 * NETIO__TLS_SESSION_S ? lifetime_s : 2 * NETIO__TLS_SESSION_S);
-    if (!t->checked || !netio__tls_resumes(t)) return;
-    uint8_t *blob = (uint8_t *)NETIO_MALLOC(len);
-    if (!blob) return;
-    memcpy(blob, "NTS1", 4);
-    netio__tls_put64(blob + 4, end);
-    netio__tls_put64(blob + 12, t->cert_end);
-    memcpy(blob + NETIO__TLS_BLOB_HEAD, session.data, session.len);
-    if (netio__tls_owner(blob + 20, t) == 0 &&
-        t->ctx->be->sha256(blob + len - 32, blob, len - 32) == 0) {
-        netio_buf all = {blob, len};
-        if (cfg->on_session) cfg->on_session(cfg->user, t->name, blob, len);
-        netio__tls_save(t, blob + 20, all, once);
-    }
-    netio__tls_wipe(blob, len);
-    NETIO_FREE(blob);
+    int64_t now = netio__tls_time(&t->ctx->cfg);
+    if (now >= end || now >= cert_end) return 0;
+    t->cert_end = cert_end;
+    return t->ctx->be->resume(t, session);
 }
 
-// Hand a wrapped session to the library if it is one for this connection.
+// Hand a wrapped session of the user's to the library if it is one for this connection.
 static int netio__tls_session_use(netio_tls *t, const void *data, size_t len)
 {
     const uint8_t *blob = (const uint8_t *)data;
     uint8_t digest[32];
-    int64_t now = netio__tls_time(&t->ctx->cfg);
-    netio_buf session;
+    netio_buf bytes;
     if (!netio__tls_resumes(t) || len < NETIO__TLS_BLOB_HEAD + NETIO__TLS_BLOB_SUM) return 0;
     if (memcmp(blob, "NTS1", 4) != 0) return 0;
     int err = t->ctx->be->sha256(digest, blob, len - 32);
     if (err < 0 || !netio__tls_same_bytes(digest, blob + len - 32, 32)) return err;
     err = netio__tls_owner(digest, t);
     if (err < 0 || !netio__tls_same_bytes(digest, blob + 20, 32)) return err;
-    if (now >= netio__tls_get64(blob + 4) || now >= netio__tls_get64(blob + 12)) return 0;
-    t->cert_end = netio__tls_get64(blob + 12);
-    session.data = blob + NETIO__TLS_BLOB_HEAD;
-    session.len = len - NETIO__TLS_BLOB_HEAD - NETIO__TLS_BLOB_SUM;
-    return t->ctx->be->resume(t, session);
+    bytes.data = blob + NETIO__TLS_BLOB_HEAD;
+    bytes.len = len - NETIO__TLS_BLOB_HEAD - NETIO__TLS_BLOB_SUM;
+    void *session = t->ctx->be->session_read(t, bytes);
+    if (!session) return 0;
+    err =
+        netio__tls_session_set(t, session, netio__tls_get64(blob + 4), netio__tls_get64(blob + 12));
+    t->ctx->be->session_free(session);
+    return err;
 }
 
 // The newest session that the context has for this connection.
 static int netio__tls_session_find(netio_tls *t)
 {
-    netio__tls_saved **at, *found, *copy = NULL;
+    netio__tls_saved **at, found;
     uint8_t owner[32];
     int err = netio__tls_resumes(t) ? netio__tls_owner(owner, t) : NETIO_ENOENT;
     if (err < 0) return err == NETIO_ENOENT ? 0 : err;
     netio__tls_lock();
     for (at = &t->ctx->saved; *at && memcmp((*at)->owner, owner, 32) != 0;) at = &(*at)->next;
-    found = *at;
-    if (found && found->once) {
-        *at = found->next;
-        copy = found;
-    } else if (found) {
-        copy = (netio__tls_saved *)NETIO_MALLOC(sizeof *copy + found->len);
-        if (copy) memcpy(copy, found, sizeof *copy + found->len);
+    netio__tls_saved *s = *at;
+    if (s) {
+        found = *s;
+        t->ctx->be->session_keep(s->session);
+        if (s->once) {
+            *at = s->next;
+            netio__tls_saved_free(t->ctx, s);
+        }
     }
     netio__tls_unlock();
-    if (!copy) return 0;
-    err = netio__tls_session_use(t, copy + 1, copy->len);
-    netio__tls_wipe(copy + 1, copy->len);
-    NETIO_FREE(copy);
+    if (!s) return 0;
+    err = netio__tls_session_set(t, found.session, found.end, found.cert_end);
+    t->ctx->be->session_free(found.session);
     return err;
 }
 
@@ -1946,29 +2026,30 @@ static int netio__ossl_classify(netio_tls *t, int reason)
     case SSL_R_UNKNOWN_PROTOCOL:
     case NETIO__OSSL_VERSION_TOO_LOW: return NETIO_TLS_VERSION;
     case SSL_R_EXCESSIVE_MESSAGE_SIZE: return NETIO_TLS_LIMIT;
-    case SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE: t->error.verify = NETIO_TLS_NO_CERT;
+    case SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE: netio__tls_blame(t, NETIO_TLS_NO_CERT);
     // fall through
     case SSL_R_CERTIFICATE_VERIFY_FAILED: return NETIO_TLS_VERIFY;
     default:
-        return t->error.alert_out >= 0 && t->error.alert_out != 80 ? NETIO_TLS_PROTOCOL
-                                                                   : NETIO_TLS_BACKEND;
+        return t->alert_out >= 0 && t->alert_out != 80 ? NETIO_TLS_PROTOCOL : NETIO_TLS_BACKEND;
     }
 }
 
 static int netio__ossl_fail(netio_tls *t)
 {
-    netio_tls_error *e = &t->error;
     int reason = ERR_GET_REASON(ERR_peek_error());
-    const char *text = netio__ossl_reason(&e->backend_code);
+    int64_t backend_code;
+    const char *text = netio__ossl_reason(&backend_code);
+    netio_tls_error *e = netio__tls_error_of(t);
+    if (e) e->backend_code = backend_code;
     if (t->failed || t->saw_end) return NETIO_ETLS; // common code knows better
     if (reason == ERR_R_MALLOC_FAILURE) return netio__tls_fail(t, NETIO_ENOMEM);
-    if (e->alert_in >= 0) {
-        int code = e->alert_in == 70    ? NETIO_TLS_VERSION
-                   : e->alert_in == 120 ? NETIO_TLS_ALPN
+    if (t->alert_in >= 0) {
+        int code = t->alert_in == 70    ? NETIO_TLS_VERSION
+                   : t->alert_in == 120 ? NETIO_TLS_ALPN
                                         : NETIO_TLS_ALERT;
-        netio__tls_say(e, code, "the peer refused: ", netio__tls_alert_text(e->alert_in),
+        netio__tls_say(e, code, "the peer refused: ", netio__tls_alert_text(t->alert_in),
                        NETIO__TLS_END);
-    } else if (e->alert_out == 120) {
+    } else if (t->alert_out == 120) {
         netio__tls_say(e, NETIO_TLS_ALPN, "no protocol of the client's ALPN is one of ours",
                        NETIO__TLS_END);
     } else {
@@ -2002,8 +2083,8 @@ static void netio__ossl_on_info(const SSL *ssl, int where, int value)
     netio_tls *t = netio__ossl_engine(ssl);
     int alert = value & 0xFF;
     if (!(where & SSL_CB_ALERT) || alert == 0 || (value >> 8 == 1 && alert != 90)) return;
-    if (where & SSL_CB_READ) t->error.alert_in = alert;
-    else t->error.alert_out = alert;
+    if (where & SSL_CB_READ) t->alert_in = (int16_t)alert;
+    else t->alert_out = (int16_t)alert;
 }
 
 static void netio__ossl_on_keylog(const SSL *ssl, const char *line)
@@ -2044,7 +2125,9 @@ static int netio__ossl_chain(netio_tls *t, netio__tls_chain *out)
 {
     SSL *ssl = (SSL *)t->native;
     X509 *leaf = SSL_get_peer_certificate(ssl); // clients have it in the chain too, servers not
-    int err = netio__ossl_chain_of(out, leaf, leaf ? SSL_get_peer_cert_chain(ssl) : NULL);
+    // Whether a resumed session still has the others depends on where it was kept.
+    bool alone = !leaf || SSL_session_reused(ssl) == 1;
+    int err = netio__ossl_chain_of(out, leaf, alone ? NULL : SSL_get_peer_cert_chain(ssl));
     X509_free(leaf);
     return err;
 }
@@ -2097,11 +2180,12 @@ static int netio__ossl_on_finding(int ok, X509_STORE_CTX *x)
     netio__tls_findings *f = netio__ossl_verifying(x)->findings;
     int error = X509_STORE_CTX_get_error(x), depth = X509_STORE_CTX_get_error_depth(x);
     if (ok) return 1;
-    if (!f->bits) {
-        f->code = error;
-        f->text = X509_verify_cert_error_string(error);
+    unsigned bit = netio__ossl_bit(error);
+    if (!(f->bits & bit)) {
+        f->code[netio__tls_index(bit)] = error;
+        f->text[netio__tls_index(bit)] = X509_verify_cert_error_string(error);
     }
-    netio__tls_find(f, netio__ossl_bit(error), (size_t)(depth < 0 ? 0 : depth));
+    netio__tls_find(f, bit, (size_t)(depth < 0 ? 0 : depth));
     return 1;
 }
 
@@ -2125,8 +2209,7 @@ static int netio__ossl_on_verify(X509_STORE_CTX *x, void *arg)
     NETIO_FREE(chain.certs);
     // The alert that goes out follows from this value.
     if (err == 0) X509_STORE_CTX_set_error(x, X509_V_OK);
-    else if (!f.code) X509_STORE_CTX_set_error(x, X509_V_ERR_CERT_REJECTED);
-    else X509_STORE_CTX_set_error(x, (int)f.code);
+    else X509_STORE_CTX_set_error(x, f.told ? f.told : X509_V_ERR_CERT_REJECTED);
     return err == 0;
 }
 
@@ -2193,8 +2276,8 @@ static int netio__ossl_staple_check(netio_tls *t, SSL *ssl)
     OCSP_BASICRESP_free(answer);
     OCSP_RESPONSE_free(whole);
     if (good) return 1;
-    t->error.verify = NETIO_TLS_REVOKED;
-    netio__tls_fail(t, netio__tls_say(&t->error, NETIO_TLS_VERIFY, "certificate of ", t->name,
+    netio_tls_error *e = netio__tls_blame(t, NETIO_TLS_REVOKED);
+    netio__tls_fail(t, netio__tls_say(e, NETIO_TLS_VERIFY, "certificate of ", t->name,
                                       len > 0 ? ": its OCSP answer is not good"
                                               : " came without the OCSP answer that is required",
                                       NETIO__TLS_END));
@@ -2270,6 +2353,31 @@ static int netio__ossl_on_ticket(SSL *ssl, unsigned char name[16], unsigned char
     return !ok ? -1 : !seal && SSL_version(ssl) == TLS1_3_VERSION ? 2 : found;
 }
 
+#if NETIO__OSSL_TRUE
+// A client whose certificate has expired since then is to make a full handshake, which says so.
+static SSL_TICKET_RETURN netio__ossl_on_opened(SSL *ssl, SSL_SESSION *session,
+                                               const unsigned char *name, size_t name_len,
+                                               SSL_TICKET_STATUS status, void *arg)
+{
+    const netio_tls_config *cfg = &netio__ossl_engine(ssl)->ctx->cfg;
+    time_t now = (time_t)netio__tls_time(cfg);
+    bool opened = status == SSL_TICKET_SUCCESS || status == SSL_TICKET_SUCCESS_RENEW;
+    X509 *peer = opened ? SSL_SESSION_get0_peer(session) : NULL;
+    (void)name, (void)name_len, (void)arg;
+    if (!opened) return SSL_TICKET_RETURN_IGNORE_RENEW;
+    if (peer && !cfg->insecure_no_time && X509_cmp_time(X509_get0_notAfter(peer), &now) <= 0)
+        return SSL_TICKET_RETURN_IGNORE_RENEW;
+    return status == SSL_TICKET_SUCCESS ? SSL_TICKET_RETURN_USE : SSL_TICKET_RETURN_USE_RENEW;
+}
+
+static void netio__ossl_opened_setup(SSL_CTX *ctx)
+{
+    SSL_CTX_set_session_ticket_cb(ctx, NULL, netio__ossl_on_opened, NULL);
+}
+#else
+static void netio__ossl_opened_setup(SSL_CTX *ctx) { (void)ctx; } // netio__tls_accept looks
+#endif
+
 #if NETIO__OSSL_BORING
 static SSL_SESSION *netio__ossl_session_read(SSL *ssl, const uint8_t *data, size_t len)
 {
@@ -2299,29 +2407,45 @@ static uint8_t *netio__ossl_session_write(SSL_SESSION *session, size_t *len)
 }
 #endif
 
+static void *netio__ossl_session_open(netio_tls *t, netio_buf bytes)
+{
+    netio__ossl_clear();
+    SSL_SESSION *s =
+        netio__ossl_session_read((SSL *)t->native, (const uint8_t *)bytes.data, bytes.len);
+    netio__ossl_clear();
+    return s;
+}
+
+static int netio__ossl_session_bytes(void *session, netio_buf *out)
+{
+    out->data = netio__ossl_session_write((SSL_SESSION *)session, &out->len);
+    return out->data ? 0 : NETIO_ENOMEM;
+}
+
+static void netio__ossl_session_bytes_free(netio_buf bytes)
+{
+    netio__tls_wipe((void *)(uintptr_t)bytes.data, bytes.len);
+    OPENSSL_free((void *)(uintptr_t)bytes.data);
+}
+
+static void netio__ossl_session_keep(void *session) { SSL_SESSION_up_ref((SSL_SESSION *)session); }
+
+static void netio__ossl_session_free(void *session) { SSL_SESSION_free((SSL_SESSION *)session); }
+
 static int netio__ossl_on_session(SSL *ssl, SSL_SESSION *session)
 {
     netio_tls *t = netio__ossl_engine(ssl);
     int64_t hint = (int64_t)SSL_SESSION_get_ticket_lifetime_hint(session);
     int64_t lifetime = (int64_t)SSL_SESSION_get_timeout(session);
-    netio_buf bytes;
-    uint8_t *data = netio__ossl_session_write(session, &bytes.len);
-    if (!data) return 0;
-    bytes.data = data;
-    netio__tls_session_came(t, bytes, hint > 0 && hint < lifetime ? hint : lifetime,
+    netio__tls_session_came(t, session, hint > 0 && hint < lifetime ? hint : lifetime,
                             SSL_version(ssl) == TLS1_3_VERSION);
-    netio__tls_wipe(data, bytes.len);
-    OPENSSL_free(data);
     return 0; // the library's reference stays its own
 }
 
-static int netio__ossl_resume(netio_tls *t, netio_buf session)
+static int netio__ossl_resume(netio_tls *t, void *session)
 {
-    SSL *ssl = (SSL *)t->native;
     netio__ossl_clear();
-    SSL_SESSION *s = netio__ossl_session_read(ssl, (const uint8_t *)session.data, session.len);
-    if (s) SSL_set_session(ssl, s);
-    SSL_SESSION_free(s);
+    SSL_set_session((SSL *)t->native, (SSL_SESSION *)session);
     netio__ossl_clear();
     return 0;
 }
@@ -2354,6 +2478,13 @@ static bool netio__ossl_psk_setup(netio_tls_ctx *c, SSL_CTX *ctx)
     SSL_CTX_set_psk_server_callback(ctx, netio__ossl_on_psk_server);
     return true;
 }
+
+static void netio__ossl_psk_role(const netio_tls_ctx *c, SSL *ssl)
+{
+    SSL_set_psk_client_callback(ssl, c->cfg.psk ? netio__ossl_on_psk_client : NULL);
+    SSL_set_psk_server_callback(ssl, c->cfg.psk ? netio__ossl_on_psk_server : NULL);
+}
+
 // With TLS 1.3 it looks like a resumed session, and contexts with keys have no others.
 static const char *netio__ossl_psk_used(netio_tls *t, const SSL *ssl)
 {
@@ -2373,6 +2504,8 @@ static bool netio__ossl_psk_setup(netio_tls_ctx *c, SSL_CTX *ctx)
 {
     return (void)c, (void)ctx, false;
 }
+
+static void netio__ossl_psk_role(const netio_tls_ctx *c, SSL *ssl) { (void)c, (void)ssl; }
 #endif
 
 static int netio__ossl_on_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len,
@@ -2416,6 +2549,7 @@ static void netio__ossl_role(netio_tls *t, SSL *ssl)
     // LibreSSL looks at tickets before it knows the name: one for another site would be taken.
     if (cfg->no_tickets || cfg->psk || (NETIO__OSSL_LIBRE && t->server && cfg->on_sni))
         netio__ossl_no_tickets(ssl);
+    netio__ossl_psk_role(t->ctx, ssl);
 }
 
 static bool netio__ossl_choose(SSL *ssl, const uint8_t *ext, size_t len)
@@ -2544,6 +2678,7 @@ static void netio__ossl_callbacks(netio__ossl_site *s, const netio_tls_config *c
     SSL_CTX_set_alpn_select_cb(s->ctx, netio__ossl_on_alpn, NULL);
     SSL_CTX_sess_set_new_cb(s->ctx, netio__ossl_on_session);
     NETIO__OSSL_TICKETS(s->ctx, netio__ossl_on_ticket);
+    netio__ossl_opened_setup(s->ctx);
     if (cfg->on_keylog) SSL_CTX_set_keylog_callback(s->ctx, netio__ossl_on_keylog);
     netio__ossl_hello_setup(s->ctx);
     netio__ossl_staple_setup(s->ctx, s);
@@ -2948,6 +3083,11 @@ static const netio__tls_backend netio__tls_openssl = {
     netio__ossl_identity_close,
     netio__ossl_open,
     netio__ossl_close,
+    netio__ossl_session_open,
+    netio__ossl_session_bytes,
+    netio__ossl_session_bytes_free,
+    netio__ossl_session_keep,
+    netio__ossl_session_free,
     netio__ossl_resume,
     netio__ossl_handshake,
     netio__ossl_read,
@@ -2987,10 +3127,9 @@ NETIO_API const char *netio_tls_backend(int backend)
 // A whole file, to be wiped and freed.
 static int netio__tls_load(netio_buf *out, const char *path, netio_tls_error *why)
 {
-    netio__tls_queue all;
+    netio__tls_queue *all = NULL;
     uint8_t piece[4096];
     int err = 0;
-    memset(&all, 0, sizeof all);
     out->data = NULL;
     out->len = 0;
     FILE *f = fopen(path, "rb");
@@ -3002,20 +3141,20 @@ static int netio__tls_load(netio_buf *out, const char *path, netio_tls_error *wh
                               NETIO__TLS_END);
     }
     for (; n && err == 0; n = fread(piece, 1, sizeof piece, f))
-        err = all.len + n > NETIO__TLS_FILE_MAX
+        err = netio__tls_queue_len(all) + n > NETIO__TLS_FILE_MAX
                   ? netio__tls_say(why, NETIO_TLS_CONFIG, path, " is too large", NETIO__TLS_END)
                   : netio__tls_queue_put(&all, piece, n);
     fclose(f);
     netio__tls_wipe(piece, sizeof piece);
-    if (err == 0 && all.len == 0)
+    if (err == 0 && !all)
         err = netio__tls_say(why, NETIO_TLS_CONFIG, path, " is empty", NETIO__TLS_END);
     if (err < 0) {
-        if (all.data) netio__tls_wipe(all.data, all.len);
-        NETIO_FREE(all.data);
+        if (all) netio__tls_wipe(netio__tls_queue_data(all), all->len);
+        NETIO_FREE(all);
         return err;
     }
-    out->data = all.data;
-    out->len = all.len;
+    out->len = all->len;
+    out->data = netio__tls_queue_take(&all);
     return 0;
 }
 
@@ -3089,7 +3228,7 @@ static int netio__tls_trust_system(netio_tls_ctx *ctx, netio_tls_error *why)
 
 typedef struct netio__tls_trusting {
     netio_tls_ctx *ctx;
-    netio__tls_queue digest; // input of the policy's
+    netio__tls_queue *digest; // input of the policy's
     ptrdiff_t count;
     int err;
 } netio__tls_trusting;
@@ -3276,9 +3415,8 @@ static int netio__tls_identities(netio_tls_ctx *ctx, const netio_tls_config *cfg
 static int netio__tls_alpn_copy(netio_tls_ctx *ctx, const netio_tls_config *cfg,
                                 netio_tls_error *why)
 {
-    netio__tls_queue wire;
+    netio__tls_queue *wire = NULL;
     int err = 0;
-    memset(&wire, 0, sizeof wire);
     for (size_t i = 0; i < cfg->alpn_count && err == 0; i++) {
         size_t len = cfg->alpn[i] ? strlen(cfg->alpn[i]) : 0;
         uint8_t head = (uint8_t)len;
@@ -3288,8 +3426,8 @@ static int netio__tls_alpn_copy(netio_tls_ctx *ctx, const netio_tls_config *cfg,
         if (err == 0) err = netio__tls_queue_put(&wire, &head, 1);
         if (err == 0) err = netio__tls_queue_put(&wire, cfg->alpn[i], len);
     }
-    ctx->alpn = wire.data; // the queue began empty, so it is at its start
-    ctx->alpn_len = wire.len;
+    ctx->alpn_len = netio__tls_queue_len(wire);
+    ctx->alpn = netio__tls_queue_take(&wire);
     return err;
 }
 
@@ -3326,13 +3464,13 @@ static int netio__tls_tickets_make(netio_tls_ctx *ctx, const netio_tls_config *c
     return ctx->be->random(ctx->tickets, 2 * sizeof *ctx->tickets);
 }
 
-static int netio__tls_policy(netio_tls_ctx *ctx, netio__tls_queue *in)
+static int netio__tls_policy(netio_tls_ctx *ctx, netio__tls_queue **in)
 {
     const netio_tls_config *cfg = &ctx->cfg;
     uint8_t flags[10];
     const char *text = ctx->be->text();
     int err;
-    flags[0] = ctx->system_waits || cfg->add_system_roots || !in->len;
+    flags[0] = ctx->system_waits || cfg->add_system_roots || !*in;
     flags[1] = (uint8_t)cfg->client_cert;
     flags[2] =
         (uint8_t)(cfg->insecure_no_chain << 2 | cfg->insecure_no_name << 1 | cfg->insecure_no_time);
@@ -3347,7 +3485,8 @@ static int netio__tls_policy(netio_tls_ctx *ctx, netio__tls_queue *in)
     if (err == 0) err = netio__tls_queue_put(in, text, strlen(text));
     if (err == 0) err = netio__tls_queue_put(in, ctx->alpn, ctx->alpn_len);
     if (err == 0) err = netio__tls_queue_put(in, ctx->pins, cfg->pin_count * 32);
-    return err == 0 ? ctx->be->sha256(ctx->policy, in->data + in->off, in->len) : err;
+    if (err < 0) return err;
+    return ctx->be->sha256(ctx->policy, netio__tls_queue_data(*in), (*in)->len);
 }
 
 // What the configuration says by itself, before any file is read.
@@ -3402,7 +3541,7 @@ static int netio__tls_ctx_fill(netio_tls_ctx *ctx, const netio_tls_config *cfg,
     if (err == 0) err = netio__tls_identities(ctx, cfg, why);
     if (err == 0) err = netio__tls_trust_rest(&trusting, cfg, why);
     if (err == 0) err = netio__tls_policy(ctx, &trusting.digest);
-    NETIO_FREE(trusting.digest.data);
+    NETIO_FREE(trusting.digest);
     return err;
 }
 
@@ -3459,6 +3598,7 @@ NETIO_API int netio_tls_ctx_create(netio_tls_ctx **out, const netio_tls_config *
 
 NETIO_API netio_tls_ctx *netio_tls_ctx_ref(netio_tls_ctx *ctx)
 {
+    if (!ctx) return NULL; // as a filter it lets nobody in
     netio__tls_lock();
     ctx->refs++;
     netio__tls_unlock();
@@ -3483,8 +3623,9 @@ static void netio__tls_free(netio_tls *t)
     if (t->native) t->ctx->be->close(t);
     if (t->ctx != t->first) netio_tls_ctx_unref(t->ctx);
     netio_tls_ctx_unref(t->first);
-    NETIO_FREE(t->spill.data);
-    NETIO_FREE(t->out.data);
+    NETIO_FREE(t->spill);
+    NETIO_FREE(t->out);
+    NETIO_FREE(t->error);
     NETIO_FREE(t->name);
     NETIO_FREE(t->psk_identity);
     netio__tls_known_free(t->known);
@@ -3499,7 +3640,7 @@ static netio_tls *netio__tls_new(netio_tls_ctx *ctx, bool server)
     t->ctx = t->first = netio_tls_ctx_ref(ctx);
     t->server = server;
     t->refs = 1;
-    netio__tls_error_clear(&t->error);
+    t->alert_in = t->alert_out = -1;
     return t;
 }
 
@@ -3559,7 +3700,7 @@ NETIO_API void netio_tls_destroy(netio_tls *t)
 NETIO_API int netio_tls_feed(netio_tls *t, const void *data, size_t len)
 {
     if (!t || (!data && len)) return NETIO_EINVAL;
-    if (t->spill.len + len > NETIO__TLS_IN_MAX) return NETIO_ENOBUFS;
+    if (netio__tls_queue_len(t->spill) + len > NETIO__TLS_IN_MAX) return NETIO_ENOBUFS;
     return netio__tls_queue_put(&t->spill, data, len);
 }
 
@@ -3571,19 +3712,22 @@ NETIO_API void netio_tls_feed_end(netio_tls *t)
 NETIO_API netio_buf netio_tls_out(const netio_tls *t)
 {
     netio_buf b = {NULL, 0};
-    if (t && t->out.len) {
-        b.data = t->out.data + t->out.off;
-        b.len = t->out.len;
+    if (t && t->out) {
+        b.data = netio__tls_queue_data(t->out);
+        b.len = t->out->len;
     }
     return b;
 }
 
 NETIO_API void netio_tls_out_drop(netio_tls *t, size_t len)
 {
-    if (t && len) netio__tls_queue_drop(&t->out, len < t->out.len ? len : t->out.len);
+    if (t && t->out) netio__tls_queue_drop(&t->out, len < t->out->len ? len : t->out->len);
 }
 
-static size_t netio__tls_have(const netio_tls *t) { return t->spill.len + t->in_len; }
+static size_t netio__tls_have(const netio_tls *t)
+{
+    return netio__tls_queue_len(t->spill) + t->in_len;
+}
 
 // What a call of the backend comes to. The rule about ends is here, as libraries differ: whatever
 // one says after the transport has ended, without close_notify the peer was cut off.
@@ -3594,16 +3738,16 @@ static ptrdiff_t netio__tls_outcome(netio_tls *t, ptrdiff_t n)
     if (n == NETIO_EOF) {
         t->closed = true;
         return t->done ? (ptrdiff_t)NETIO_EOF
-                       : netio__tls_fail(t, netio__tls_say(&t->error, NETIO_TLS_PROTOCOL,
-                                                           "the peer ended the handshake",
-                                                           NETIO__TLS_END));
+                       : netio__tls_fail(
+                             t, netio__tls_say(netio__tls_error_of(t), NETIO_TLS_PROTOCOL,
+                                               "the peer ended the handshake", NETIO__TLS_END));
     }
     if (t->saw_end && t->done && t->ctx->cfg.insecure_allow_truncation) {
         t->closed = true;
         return NETIO_EOF;
     }
     if (t->saw_end) {
-        netio__tls_say(&t->error, NETIO_TLS_CUT_OFF,
+        netio__tls_say(netio__tls_error_of(t), NETIO_TLS_CUT_OFF,
                        t->done ? "the connection ended without close_notify: data may be missing"
                        : t->hello
                            ? "the peer ended the connection during the handshake"
@@ -3623,6 +3767,17 @@ static bool netio__tls_alpn_known(const netio_tls_ctx *ctx, netio_buf name)
     return false;
 }
 
+// A client that resumes: its certificate may have expired since it was verified.
+static int netio__tls_still_valid(netio_tls *t, netio__tls_findings *f,
+                                  const netio__tls_chain *chain)
+{
+    netio__x509 x;
+    if (!netio__x509_parse(&x, chain->certs[0].data, chain->certs[0].len)) return NETIO_EPROTO;
+    if (x.not_after < netio__tls_time(&t->ctx->cfg) && !t->ctx->cfg.insecure_no_time)
+        netio__tls_find(f, NETIO_TLS_EXPIRED, 0);
+    return 0;
+}
+
 // The handshake is done for the library; is it for us? Nothing has been delivered yet.
 static int netio__tls_accept(netio_tls *t)
 {
@@ -3636,25 +3791,27 @@ static int netio__tls_accept(netio_tls *t)
     memset(&f, 0, sizeof f);
     t->ctx->be->info(t, &info, &alpn);
     if (info.version < cfg->min_version || info.version > cfg->max_version)
-        return netio__tls_say(&t->error, NETIO_TLS_VERSION, "the library agreed on ",
+        return netio__tls_say(netio__tls_error_of(t), NETIO_TLS_VERSION, "the library agreed on ",
                               info.version_text ? info.version_text : "no version",
                               ", which is not allowed", NETIO__TLS_END);
     if (alpn.len && !netio__tls_alpn_known(t->ctx, alpn))
-        return netio__tls_say(&t->error, NETIO_TLS_ALPN, "the server chose a protocol that we did ",
-                              "not offer", NETIO__TLS_END);
+        return netio__tls_say(netio__tls_error_of(t), NETIO_TLS_ALPN,
+                              "the server chose a protocol that we did ", "not offer",
+                              NETIO__TLS_END);
     if (!info.psk_identity) { // offered, but not what was agreed on: it proves nothing
         NETIO_FREE(t->psk_identity);
         t->psk_identity = NULL;
     }
     if (t->psk_identity || info.resumed) t->checked = true;
     if (!t->checked && (!t->server || cfg->client_cert == NETIO_TLS_CLIENT_CERT_REQUIRED)) {
-        t->error.verify = NETIO_TLS_NO_CERT;
-        return netio__tls_say(&t->error, NETIO_TLS_VERIFY, "the peer showed no certificate",
-                              NETIO__TLS_END);
+        return netio__tls_say(netio__tls_blame(t, NETIO_TLS_NO_CERT), NETIO_TLS_VERIFY,
+                              "the peer showed no certificate", NETIO__TLS_END);
     }
-    if (!info.resumed || t->psk_identity || !cfg->on_verify) return 0;
+    if (!info.resumed || t->psk_identity || !(t->server || cfg->on_verify)) return 0;
     err = t->ctx->be->chain(t, &chain);
-    if (err == 0 && chain.count) err = netio__tls_ask_user(t, &f, &chain);
+    if (err == 0 && chain.count && t->server) err = netio__tls_still_valid(t, &f, &chain);
+    if (err == 0 && chain.count && cfg->on_verify && !f.bits)
+        err = netio__tls_ask_user(t, &f, &chain);
     if (err == 0 && f.bits) {
         netio__tls_verify_say(t, &f, f.bits, &chain);
         err = NETIO_ETLS;
@@ -3705,7 +3862,7 @@ NETIO_API ptrdiff_t netio_tls_write(netio_tls *t, const void *data, size_t len)
     if (t->shut) return NETIO_EPIPE;
     int err = netio_tls_handshake(t);
     if (err < 0) return err;
-    while (done < len && t->out.len < NETIO__TLS_OUT_MARK) {
+    while (done < len && netio__tls_queue_len(t->out) < NETIO__TLS_OUT_MARK) {
         size_t n = len - done;
         if (n > NETIO__TLS_SEND) n = NETIO__TLS_SEND;
         ptrdiff_t r = netio__tls_outcome(t, t->ctx->be->write(t, from + done, n));
@@ -3766,14 +3923,21 @@ NETIO_API int netio_tls_get_info(netio_tls *t, netio_tls_info *out)
     int err = 0;
     if (!out) return NETIO_EINVAL;
     if (!t) return NETIO_ENOENT;
-    if (!t->known || (t->done && !t->known->count)) {
+    if (!t->known || (t->done && !t->known->whole)) {
         netio__tls_known *fresh = NULL;
         if (t->done) err = t->ctx->be->chain(t, &chain);
         if (err == 0) err = netio__tls_know(&fresh, t, &chain);
         NETIO_FREE(chain.certs);
         if (err < 0) return err;
-        netio__tls_known_free(t->known);
-        t->known = fresh;
+        fresh->whole = t->done;
+        if (t->known) { // what it has lent so far stays where it is
+            t->known->certs = fresh->certs;
+            t->known->count = fresh->count;
+            t->known->whole = fresh->whole;
+            NETIO_FREE(fresh);
+        } else {
+            t->known = fresh;
+        }
     }
     netio__tls_show(t, t->known, out);
     if (!t->done) out->version = 0;
@@ -3784,7 +3948,10 @@ NETIO_API int netio_tls_get_error(const netio_tls *t, netio_tls_error *out)
 {
     if (!out) return NETIO_EINVAL;
     if (!t || !t->failed) return NETIO_ENOENT;
-    *out = t->error;
+    if (t->error) *out = *t->error;
+    else netio__tls_error_clear(out);
+    out->alert_in = t->alert_in;
+    out->alert_out = t->alert_out;
     if (!out->code) {
         out->code = NETIO_TLS_BACKEND;
         netio__text_z(out->text, sizeof out->text, 0, netio_strerror(t->failed));
@@ -4042,7 +4209,7 @@ static netio_tls *netio__tls_filter_engine(const netio_filter_io *io)
 // Nothing is left that a read could give, as far as can be seen from outside the library.
 static bool netio__tls_dry(const netio_tls *t)
 {
-    return t->ctx->be->exact && t->in_len == 0 && t->spill.len == 0 && t->record_left == 0 &&
+    return t->ctx->be->exact && t->in_len == 0 && !t->spill && t->record_left == 0 &&
            t->record_have == 0 && !t->end;
 }
 
@@ -4087,38 +4254,104 @@ static int netio__tls_filter_open(netio_filter_io *io, void *arg)
     return err < 0 ? err : netio__tls_filter_start(io, t);
 }
 
-// A handshake's step takes as long as a thousand small messages. So that a flood of them does not
-// hold up those who are connected, a few are made in a turn; the others wait for the next, those
-// who came first in front.
+// --- one after the other ------------------------------------------------------------------------
+//
+// A handshake's step takes as long as fifty messages. So that a flood of them does not hold up those
+// who are connected, one is made in a turn. The others stand in line, and only the first of them is
+// called in every turn: a long line costs no more than a short one. One whose connection is closing
+// is not called any more; the others pass by it. Loops of several threads may share a context, so
+// all of this is under the lock.
+
+typedef struct netio__tls_wait {
+    struct netio__tls_wait *next, *before;
+    netio__tls_pace *pace;
+    netio_filter_io *io;
+} netio__tls_wait;
+
+// Of this loop, in this turn. NULL: too many others have a line.
+static netio__tls_pace *netio__tls_pace_of(netio_tls_ctx *ctx, const netio_loop *loop,
+                                           uint64_t turn)
+{
+    netio__tls_pace *found = NULL;
+    int best = 0;
+    for (size_t i = 0; i < NETIO__TLS_PACES; i++) {
+        netio__tls_pace *p = &ctx->pace[i];
+        int rank = p->loop == loop ? 3 : !p->loop ? 2 : !p->first ? 1 : 0;
+        if (rank <= best) continue;
+        best = rank;
+        found = p;
+    }
+    if (!found) return NULL;
+    if (found->loop != loop) found->stepped = turn;
+    if (found->loop != loop || found->turn != turn) found->steps = 0;
+    found->loop = loop;
+    found->turn = turn;
+    return found;
+}
+
+// To the end of the line. NULL: no memory to wait in.
+static netio__tls_wait *netio__tls_wait_begin(netio__tls_pace *p, netio_filter_io *io)
+{
+    netio__tls_wait *w = (netio__tls_wait *)NETIO_MALLOC(sizeof *w);
+    if (!w) return NULL;
+    w->next = NULL;
+    w->before = p->last;
+    w->pace = p;
+    w->io = io;
+    if (p->last) p->last->next = w;
+    else p->first = w;
+    p->last = w;
+    return w;
+}
+
+// Out of the line. Returns who is the first now, if it was not before; its timer is to be set.
+static netio_filter_io *netio__tls_wait_end(netio__tls_wait *w)
+{
+    netio__tls_pace *p = w->pace;
+    netio_filter_io *next = !w->before && w->next ? w->next->io : NULL;
+    if (w->before) w->before->next = w->next;
+    else p->first = w->next;
+    if (w->next) w->next->before = w->before;
+    else p->last = w->before;
+    NETIO_FREE(w);
+    return next;
+}
+
+// Whether it must wait. It then has a timer, that of the first for the next turn.
 static bool netio__tls_filter_postpone(netio_filter_io *io, netio_tls *t)
 {
     netio_loop *loop = netio_conn_loop(netio_filter_conn(io));
-    netio__tls_pace *pace = &t->first->pace[(uintptr_t)loop / 256 % NETIO__TLS_PACES];
+    netio_filter_io *next = NULL;
     netio_stats stats;
     netio_loop_stats(loop, &stats);
-    netio__tls_lock(); // loops of other threads may share the context
-    if (pace->loop != loop || pace->turn != stats.turns) pace->steps = 0;
-    if (pace->loop != loop) pace->waiting = 0;
-    pace->loop = loop;
-    pace->turn = stats.turns;
-    bool full = pace->steps >= NETIO__TLS_STEPS || (pace->waiting && !t->waits);
-    if (!full) pace->steps++;
-    if (full && !t->waits) pace->waiting++;
-    if (!full && t->waits && pace->waiting) pace->waiting--;
-    t->waits = full ? pace : NULL;
+    netio__tls_lock();
+    netio__tls_pace *p = netio__tls_pace_of(t->first, loop, stats.turns);
+    bool ahead = p && p->first && p->first != t->waits && stats.turns - p->stepped <= 2;
+    bool full = p && (ahead || p->steps >= NETIO__TLS_STEPS);
+    if (full && !t->waits) t->waits = netio__tls_wait_begin(p, io);
+    full = full && t->waits;
+    bool first = full && p->first == t->waits;
+    if (!full && t->waits) next = netio__tls_wait_end(t->waits);
+    if (!full) t->waits = NULL;
+    if (!full && p) {
+        p->steps++;
+        p->stepped = stats.turns;
+    }
     netio__tls_unlock();
-    if (full) netio_filter_timer(io, 0);
+    if (next) netio_filter_timer(next, 0);
+    if (full) netio_filter_timer(io, first ? 0 : NETIO__TLS_WAIT_MS);
     return full;
 }
 
-// One that ends while it waits. (If the place is another loop's by now, only a guess gets worse.)
+// One that ends while it waits.
 static void netio__tls_filter_unwait(netio_tls *t)
 {
     if (!t->waits) return;
     netio__tls_lock();
-    if (t->waits->waiting) t->waits->waiting--;
+    netio_filter_io *next = netio__tls_wait_end(t->waits);
     netio__tls_unlock();
     t->waits = NULL;
+    if (next) netio_filter_timer(next, 0);
 }
 
 static int netio__tls_filter_timer(netio_filter_io *io)
@@ -4144,7 +4377,7 @@ static int netio__tls_filter_ended(netio_filter_io *io)
 {
     netio_tls *t = netio__tls_filter_engine(io);
     netio_tls_feed_end(t);
-    return t->closed ? 0 : netio__tls_filter_run(io, t);
+    return t->closed || t->waits ? 0 : netio__tls_filter_run(io, t);
 }
 
 // A connection takes all that is emitted, so all is taken here.
