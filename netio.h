@@ -15101,13 +15101,13 @@ typedef struct netio__cold {
     netio__chunk *later, *later_last; // not yet through the filters: one is not ready, or a file
     uint8_t *kept;                    // received and not taken
     size_t kept_off, kept_len, kept_cap;
-    bool kept_raw; // they are to pass the filters still
-    netio__rate in, out;
+    bool kept_raw;        // they are to pass the filters still
+    netio__rate *rates;   // in, out; NULL: not limited so far
     uint64_t drained;     // while closing
     uint64_t deadline_us; // of a dial, to on_open
     netio__relay *relay;
     struct netio__framed *framed; // NULL: no framing
-    netio_addr peer;              // dialed to, or learnt when accepted; zero: ask
+    netio_addr *peer;             // dialed to, or learnt when accepted; NULL: ask
     uint64_t host;                // in the gate's table; 0: not counted
     unsigned found;               // of an adopted socket
     char *name;                   // dialed host; NULL: none
@@ -15181,6 +15181,17 @@ static netio__cold *netio__cold_of(netio__conn *c)
     c->cold = (netio__cold *)NETIO_MALLOC(sizeof *c->cold);
     if (c->cold) memset(c->cold, 0, sizeof *c->cold);
     return c->cold;
+}
+
+// Keeps whom it is connected to, for when the socket cannot tell or could not any more.
+static int netio__peer_keep(netio__conn *c, const netio_addr *peer)
+{
+    netio__cold *cold = netio__cold_of(c);
+    if (peer->len == 0) return cold ? 0 : (int)NETIO_ENOMEM; // it has no name
+    if (cold && !cold->peer) cold->peer = (netio_addr *)NETIO_MALLOC(sizeof *peer);
+    if (!cold || !cold->peer) return NETIO_ENOMEM;
+    *cold->peer = *peer;
+    return 0;
 }
 
 static void netio__op(netio__conn *c, int op, ptrdiff_t result)
@@ -15482,8 +15493,10 @@ static uint64_t netio__conn_deadline(const netio__conn *c, int *which)
         netio__sooner_us(&best, which, netio__after(c, c->progress, limit[NETIO_TIMEOUT_CLOSE]),
                          NETIO_TIMEOUT_CLOSE);
     if (c->cold) {
-        if (c->flags & NETIO__READ_RATE) netio__sooner_us(&best, which, c->cold->in.ready_us, 0);
-        if (c->flags & NETIO__WRITE_RATE) netio__sooner_us(&best, which, c->cold->out.ready_us, 0);
+        if (c->flags & NETIO__READ_RATE)
+            netio__sooner_us(&best, which, c->cold->rates[0].ready_us, 0);
+        if (c->flags & NETIO__WRITE_RATE)
+            netio__sooner_us(&best, which, c->cold->rates[1].ready_us, 0);
         if (c->cold->inner && c->state < NETIO__CLOSING)
             netio__sooner_us(&best, which, netio__filter_due(c), 0);
     }
@@ -15572,6 +15585,8 @@ static void netio__cold_free(netio__conn *c)
     NETIO_FREE(c->cold->kept);
     NETIO_FREE(c->cold->error);
     NETIO_FREE(c->cold->name);
+    NETIO_FREE(c->cold->peer);
+    NETIO_FREE(c->cold->rates);
     NETIO_FREE(c->cold);
     c->cold = NULL;
 }
@@ -15652,6 +15667,18 @@ static void netio__level_fell(netio__conn *c)
 
 static size_t netio__rate_burst(size_t rate) { return rate / 10 ? rate / 10 : 1; }
 
+static netio__rate *netio__rate_of(netio__conn *c, bool in)
+{
+    netio__cold *cold = netio__cold_of(c);
+    if (!cold) return NULL;
+    if (!cold->rates) {
+        cold->rates = (netio__rate *)NETIO_MALLOC(2 * sizeof *cold->rates);
+        if (!cold->rates) return NULL;
+        memset(cold->rates, 0, 2 * sizeof *cold->rates);
+    }
+    return &cold->rates[in ? 0 : 1];
+}
+
 // Tokens now; if none, `ready_us` is when there will be half a bucket.
 static size_t netio__rate_take(netio__rate *r, size_t rate, uint64_t now_us)
 {
@@ -15670,9 +15697,9 @@ static size_t netio__rate_room(netio__conn *c, bool in)
     size_t rate = in ? c->shape->read_rate : c->shape->write_rate;
     uint32_t flag = in ? (uint32_t)NETIO__READ_RATE : (uint32_t)NETIO__WRITE_RATE;
     if (!rate) return SIZE_MAX;
-    netio__cold *cold = netio__cold_of(c);
-    if (!cold) return SIZE_MAX; // rather fast than stuck
-    size_t room = netio__rate_take(in ? &cold->in : &cold->out, rate, c->node.loop->now_us);
+    netio__rate *r = netio__rate_of(c, in);
+    if (!r) return SIZE_MAX; // rather fast than stuck
+    size_t room = netio__rate_take(r, rate, c->node.loop->now_us);
     if (room == 0 && !(c->flags & flag)) {
         c->flags |= flag;
         netio__conn_arm(c);
@@ -15682,8 +15709,8 @@ static size_t netio__rate_room(netio__conn *c, bool in)
 
 static void netio__rate_spend(netio__conn *c, bool in, size_t n)
 {
-    if (!c->cold || !(in ? c->shape->read_rate : c->shape->write_rate)) return;
-    netio__rate *r = in ? &c->cold->in : &c->cold->out;
+    if (!c->cold || !c->cold->rates || !(in ? c->shape->read_rate : c->shape->write_rate)) return;
+    netio__rate *r = &c->cold->rates[in ? 0 : 1];
     r->tokens -= n < r->tokens ? n : r->tokens;
 }
 
@@ -16063,9 +16090,9 @@ NETIO_API int netio_conn_abort(netio_conn h)
     netio__conn *c = netio__conn_live(h);
     if (!c) return NETIO_ESTALE;
     netio_addr peer; // which on_close may want to know
-    if (c->handler->on_close && netio__has_end(c) && netio__cold_of(c) && !c->cold->peer.len &&
+    if (c->handler->on_close && netio__has_end(c) && !(c->cold && c->cold->peer) &&
         netio__ops(&c->node)->name(&c->node, &peer, true) == 0)
-        c->cold->peer = peer;
+        netio__peer_keep(c, &peer);
     netio__os_set_error(0);
     netio__conn_end(c, NETIO_ECONNABORTED, NETIO_STAGE_NONE);
     netio__dial_free(c);
@@ -17228,7 +17255,7 @@ static void netio__admit(netio_loop *loop, netio__shape *shape, const netio_hand
     gate->stats.accepted++;
     loop->stats.accepted++;
     if (c->cold) c->cold->host = host;
-    if (c->cold && peer) c->cold->peer = *peer;
+    if (c->cold && peer) netio__peer_keep(c, peer); // else the socket is asked
     netio__ops(&c->node)->own(&c->node);
     netio__op(c, NETIO_OP_ACCEPT, 0);
     netio__conn_begin(c);
@@ -17715,7 +17742,7 @@ static void netio__dial_end(netio__conn *c, int err, int stage)
             if (netio__race_rank(d->list[i].err) >= netio__race_rank(d->list[best].err)) best = i;
         err = d->list[best].err;
         netio__os_set_error(d->list[best].os_code);
-        c->cold->peer = d->list[best].addr;
+        netio__peer_keep(c, &d->list[best].addr);
     }
     netio__conn_end(c, err, stage);
 }
@@ -17738,7 +17765,7 @@ static void netio__dial_won(netio__conn *c, netio__try *t)
     won->node.io.socket = NETIO_INVALID_SOCKET;
     won->node.armed = 0;
     netio__attempt_close(won);
-    c->cold->peer = t->addr;
+    netio__peer_keep(c, &t->addr);
     netio__ops(&c->node)->own(&c->node);
     netio__op(c, NETIO_OP_CONNECT, 0);
     netio__dial_free(c);
@@ -18004,16 +18031,15 @@ NETIO_API int netio_conn_adopt(netio_conn *out, netio_loop *loop, netio_socket s
     if (err < 0) return err;
     netio__loop_tick(loop);
     err = netio__conn_prepare(&c, loop, handler, o);
-    if (err == 0 && !netio__cold_of(c)) {
-        netio__conn_unmake(c);
-        err = NETIO_ENOMEM;
+    if (err == 0) {
+        err = netio__peer_keep(c, &peer);
+        if (err < 0) netio__conn_unmake(c);
     }
     if (err < 0) {
         netio_release(s, found);
         return err;
     }
     c->cold->found = found;
-    c->cold->peer = peer;
     c->flags |= NETIO__ADOPTED | NETIO__SHARED | NETIO__HANDED;
     c->node.io.socket = s;
     netio_set_option(s, NETIO_OPT_NODELAY, 1);
@@ -18371,9 +18397,9 @@ static void netio__rates_go(netio__conn *c)
     netio__cold *cold = c->cold;
     uint64_t now = c->node.loop->now_us;
     if (!cold) return;
-    if ((c->flags & NETIO__READ_RATE) && cold->in.ready_us <= now)
+    if ((c->flags & NETIO__READ_RATE) && cold->rates[0].ready_us <= now)
         c->flags &= ~(uint32_t)NETIO__READ_RATE;
-    if ((c->flags & NETIO__WRITE_RATE) && cold->out.ready_us <= now) {
+    if ((c->flags & NETIO__WRITE_RATE) && cold->rates[1].ready_us <= now) {
         c->flags &= ~(uint32_t)NETIO__WRITE_RATE;
         c->progress = netio__tick(c->node.loop); // no stall: it was held back
     }
@@ -18518,8 +18544,8 @@ static int netio__conn_name(netio_conn h, netio_addr *out, bool peer)
 {
     netio__conn *c = netio__conn_known(h);
     if (!c) return NETIO_ESTALE;
-    if (peer && c->cold && c->cold->peer.len) {
-        *out = c->cold->peer;
+    if (peer && c->cold && c->cold->peer) {
+        *out = *c->cold->peer;
         return 0;
     }
     if (!netio__has_end(c)) return NETIO_ENOTCONN;
@@ -19006,9 +19032,10 @@ static int netio__proxy_received(netio_filter_io *io, const void *data, size_t l
     ptrdiff_t n = netio_proxy_parse(head->bytes, head->len, &src, &dst);
     if (n < 0) return (int)n;
     if (n == 0) return head->len == sizeof head->bytes ? (int)NETIO_EMSGSIZE : 0;
-    if (src.len) io->c->cold->peer = src;
+    int err = netio__peer_keep(io->c, &src);
+    if (err < 0) return err;
     netio__proxy_close(io);
-    int err = netio_filter_ready(io);
+    err = netio_filter_ready(io);
     size_t used = (size_t)n - before; // of this piece
     return err < 0 ? err : netio_filter_deliver(io, (const uint8_t *)data + used, len - used);
 }

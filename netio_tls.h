@@ -283,7 +283,8 @@ NETIO_API int netio_tls_connect(netio_stream *out, const char *address, netio_tl
                                 netio_tls_error *why, const netio_tls_client_opts *opts,
                                 int timeout_ms);
 
-// TLS over a stream that is there (a socket, a proxy tunnel, after STARTTLS). Takes `*under`.
+// TLS over a stream that is there (a socket, a proxy tunnel, after STARTTLS). Takes `*under`, which
+// may be `*out`.
 // server_name NULL: this side is the server; "": a client that needs none (insecure_no_name, psk).
 // Returns 0; NETIO_ETLS, NETIO_ETRUNCATED, NETIO_ETIMEDOUT; as the stream's calls
 NETIO_API int netio_tls_wrap(netio_stream *out, netio_stream *under, const char *server_name,
@@ -2538,11 +2539,15 @@ static void netio__ossl_no_tickets(SSL *ssl) { SSL_set_options(ssl, SSL_OP_NO_TI
 static void netio__ossl_role(netio_tls *t, SSL *ssl)
 {
     const netio_tls_config *cfg = &t->ctx->cfg;
+    X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
     int mode = cfg->client_cert == NETIO_TLS_CLIENT_CERT_NONE ? SSL_VERIFY_NONE : SSL_VERIFY_PEER;
     if (cfg->client_cert == NETIO_TLS_CLIENT_CERT_REQUIRED) mode |= SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
     SSL_set_verify(ssl, t->server ? mode : SSL_VERIFY_PEER, NULL);
     SSL_set_min_proto_version(ssl, (uint16_t)cfg->min_version);
     SSL_set_max_proto_version(ssl, (uint16_t)cfg->max_version);
+    SSL_set_max_cert_list(ssl, (netio__ossl_long)cfg->peer_chain_max);
+    if (cfg->verify_time) X509_VERIFY_PARAM_set_time(param, (time_t)cfg->verify_time);
+    else X509_VERIFY_PARAM_clear_flags(param, X509_V_FLAG_USE_CHECK_TIME);
     // Resuming with client certificates fails without one; with the policy's digest a ticket is
     // good only where the same checks were made.
     if (t->server) SSL_set_session_id_context(ssl, t->ctx->policy, sizeof t->ctx->policy);
@@ -2963,10 +2968,8 @@ static int netio__ossl_site_use(void *site, void *identity, netio_buf staple, ne
 // What the certificate is checked against. The library's own name check runs beside ours.
 static bool netio__ossl_target(netio_tls *t, SSL *ssl)
 {
-    const netio_tls_config *cfg = &t->ctx->cfg;
     X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
     netio__tls_host host;
-    if (cfg->verify_time) X509_VERIFY_PARAM_set_time(param, (time_t)cfg->verify_time);
     if (t->server || !t->name) return true;
     if (!netio__tls_host_parse(&host, t->name, strlen(t->name))) return false;
     X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS |
@@ -2990,7 +2993,7 @@ static int netio__ossl_open(netio_tls *t, void *site)
     netio__ossl_clear();
     SSL *ssl = SSL_new(s->ctx);
     BIO *bio = BIO_new(s->bio);
-    if (!ssl || !bio) {
+    if (!ssl || !bio || SSL_set_app_data(ssl, (char *)t) != 1) {
         SSL_free(ssl);
         BIO_free(bio);
         return NETIO_ENOMEM;
@@ -2998,7 +3001,6 @@ static int netio__ossl_open(netio_tls *t, void *site)
     BIO_set_data(bio, t);
     BIO_set_init(bio, 1);
     SSL_set_bio(ssl, bio, bio); // takes it
-    SSL_set_app_data(ssl, (char *)t);
     t->native = ssl;
     netio__ossl_role(t, ssl);
     if (t->server) SSL_set_accept_state(ssl);
@@ -3833,7 +3835,10 @@ NETIO_API int netio_tls_handshake(netio_tls *t)
     } while (err == NETIO_EAGAIN && netio__tls_have(t) && netio__tls_have(t) < had);
     if (err < 0) return err;
     err = netio__tls_accept(t);
-    if (err < 0) return netio__tls_fail(t, err);
+    if (err < 0) { // too late for an alert of the library's: an end at least
+        t->ctx->be->shutdown(t);
+        return netio__tls_fail(t, err);
+    }
     t->done = true;
     return 0;
 }
@@ -4152,11 +4157,11 @@ NETIO_API int netio_tls_wrap(netio_stream *out, netio_stream *under, const char 
         NETIO_FREE(s);
         return err;
     }
+    memset(under, 0, sizeof *under); // which may be *out
+    under->socket = NETIO_INVALID_SOCKET;
     out->ops = &netio__tls_stream_ops;
     out->self = s;
-    out->socket = under->socket;
-    memset(under, 0, sizeof *under);
-    under->socket = NETIO_INVALID_SOCKET;
+    out->socket = s->under.socket;
     return 0;
 }
 
