@@ -1678,6 +1678,9 @@ static int netio__tls_verify(netio_tls *t, netio__tls_findings *f, const netio__
         netio__tls_check_strength(f, &x, i);
         if (i == 0) leaf = x;
     }
+    int64_t now = netio__tls_time(cfg);
+    if (now > leaf.not_after) netio__tls_find(f, NETIO_TLS_EXPIRED, 0);
+    if (now < leaf.not_before) netio__tls_find(f, NETIO_TLS_NOT_YET, 0);
     if (!netio__x509_serves(&leaf, !t->server)) netio__tls_find(f, NETIO_TLS_PURPOSE, 0);
     if (!t->server && (!t->name || !netio__tls_host_parse(&host, t->name, strlen(t->name)) ||
                        !netio__tls_name_match(leaf.names, &host)))
