@@ -16214,6 +16214,9 @@ static size_t netio__lend(netio__conn *c, const void *data, size_t len)
 static void netio__tell_open(netio__conn *c)
 {
     c->flags &= ~(uint32_t)NETIO__TELL_OPEN;
+    c->flags |= NETIO__HANDED; // from here on the user knows of one that was accepted
+    c->node.loop->stats.opened++;
+    if (c->shape->gate) c->shape->gate->stats.opened++;
     if (!c->handler->on_open) return;
     c->node.loop->calls++;
     c->handler->on_open(netio__conn_handle(c));
@@ -17009,9 +17012,6 @@ static void netio__conn_opened(netio__conn *c)
 {
     c->state = NETIO__OPEN;
     c->active = c->progress = netio__tick(c->node.loop);
-    c->node.loop->stats.opened++;
-    if (c->shape->gate) c->shape->gate->stats.opened++;
-    c->flags |= NETIO__HANDED;
     netio__work(&c->node);
     netio__conn_arm(c);
     if (c->flags & NETIO__CLOSE_ASKED) netio__conn_close_start(c);

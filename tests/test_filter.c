@@ -647,6 +647,39 @@ TEST(filter, handshake_that_is_wrong_is_refused)
     tally_end();
 }
 
+static int strict_received(netio_filter_io *io, const void *data, size_t len)
+{
+    const char *p = (const char *)data;
+    int err = greet_received(io, data, len < 4 ? len : 4);
+    return err == 0 && len > 4 && p[4] == 'X' ? (int)NETIO_EPROTO : err;
+}
+
+static const netio_filter_ops strict_ops = {.name = "strict",
+                                            .ref = count_ref,
+                                            .unref = count_unref,
+                                            .open = greet_open,
+                                            .received = strict_received,
+                                            .close = free_self};
+
+// on_open did not run yet: then on_close has nothing to undo.
+TEST(filter, failure_right_behind_the_handshake_is_a_refusal)
+{
+    duo d;
+    tally_begin();
+    memset(&refused, 0, sizeof refused);
+    duo_init(&d);
+    d.listen.conn.filter = filter_of(&strict_ops, NULL);
+    d.listen.on_refused = note_refused;
+    duo_start(&d, &end_all, &end_all);
+    CHECK_OK(CALL(netio_conn_write(d.a.c, "HELOX", 5)));
+    RUN_UNTIL(d.loop, refused.count == 1 && (d.a.ended || d.a.closed));
+    CHECK_ERR(NETIO_EPROTO, refused.why.err);
+    CHECK_EQ(0, d.b.opened);
+    CHECK_EQ(0, d.b.closed);
+    duo_close(&d);
+    tally_end();
+}
+
 TEST(filter, peer_that_leaves_in_the_handshake_is_refused)
 {
     for (int how = 0; how < 2; how++) {
@@ -1128,6 +1161,7 @@ TEST_MAIN("filter",
     T(filter, failure_ends_the_connection_and_is_explained),
     T(filter, failure_to_open_of_an_accepted_one_is_refused),
     T(filter, good_bytes_come_before_the_failure),
+    T(filter, failure_right_behind_the_handshake_is_a_refusal),
     T(filter, truncation_is_an_error),
     T(filter, half_close_in_each_direction),
     T(filter, close_sends_its_end_before_the_wire_s),
