@@ -16361,7 +16361,8 @@ static void netio__ended(netio__node *node)
     int err =
         c->cold && c->cold->outer ? netio__filter_take_end(c->cold->outer) : netio__hand_end(c);
     if (err < 0) netio__conn_fail(c, err, NETIO_STAGE_READ);
-    else if (c->state == NETIO__OPENING && !netio__filters_ready(c)) // nothing can come any more
+    else if (c->state == NETIO__OPENING && !netio__filters_ready(c) &&
+             netio__filter_due(c) == NETIO__NEVER_US) // nothing can come any more
         netio__conn_end(c, NETIO_ETRUNCATED, NETIO_STAGE_HANDSHAKE);
 }
 

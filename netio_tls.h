@@ -4373,8 +4373,11 @@ static int netio__tls_filter_received(netio_filter_io *io, const void *data, siz
 {
     netio_tls *t = netio__tls_filter_engine(io);
     if (t->closed) return 0; // after close_notify nothing counts: RFC 8446 section 6.1
-    if (!t->done && (t->waits || netio__tls_filter_postpone(io, t)))
-        return netio_tls_feed(t, data, len);
+    if (!t->done && (t->waits || netio__tls_filter_postpone(io, t))) {
+        int full = netio_tls_feed(t, data, len);
+        if (full < 0) netio__tls_filter_unwait(t); // it closes: the next one's turn
+        return full;
+    }
     netio__tls_lend(t, data, len);
     int err = netio__tls_filter_run(io, t);
     netio__tls_lend(t, NULL, 0);
