@@ -43,8 +43,11 @@ python3-pip                  -                                zig, cobs, sliplib
 python3-protobuf             -                                a witness for varints
 python3-h11                  -                                a witness for HTTP
 python3-wsproto              -                                a witness for WebSocket
+python3-websockets           -                                another WebSocket
 nodejs                       node                             another WebSocket
 node-ws                      -                                another WebSocket
+chromium                     chromium                         a browser, for ws_chat's page
+chromium-driver              chromedriver                     driving it
 haproxy                      haproxy                          the PROXY protocol
 microsocks                   microsocks                       a SOCKS5 proxy
 tinyproxy                    tinyproxy                        an HTTP proxy
