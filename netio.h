@@ -1651,7 +1651,7 @@ typedef struct netio_handler {
     void (*on_secure)(netio_conn c);
     // Bytes, at least one, in pieces of any size. Lent; all are taken when it returns, but for
     // those that netio_conn_unread keeps. At the peer's end those come once more, and are dropped
-    // if they are kept again. Absent: bytes are read and dropped.
+    // if they are kept again (not while it is paused). Absent: bytes are read and dropped.
     void (*on_data)(netio_conn c, const void *data, size_t len);
     // The write queue fell to the low mark after having been above the high one, or full.
     void (*on_drain)(netio_conn c);
@@ -1771,7 +1771,7 @@ NETIO_API int netio_conn_write(netio_conn c, const void *data, size_t len); // c
 NETIO_API int netio_conn_writev(netio_conn c, const netio_buf *bufs, size_t count);
 
 // Takes `data`: release(user) runs from the loop when it is no longer needed, sent or not. No copy
-// (a filter copies).
+// (a filter copies). Each takes some 100 bytes besides, which the queue's limit does not count.
 NETIO_API int netio_conn_write_owned(netio_conn c, const void *data, size_t len, netio_task release,
                                      void *user);
 

@@ -1,9 +1,9 @@
 """What the drivers of the examples share: finding or building a program, running it, the report.
 
-A driver is a file of functions under @fact, whose names are what they prove. Each either returns
-(it passed), raises Skip with the reason, or raises anything else (it failed). The last line is
-"PASS n" or "FAIL n of m", the exit code 0 or 1; if everything was skipped the last line is a reason
-and the exit code 77. Arguments: parts of names to run alone.
+A driver is a file of functions under @fact or @native, whose names are what they prove. Each either
+returns (it passed), raises Skip with the reason, or raises anything else (it failed). The last line
+is "PASS n" or "FAIL n of m", the exit code 0 or 1; if everything was skipped the last line is a
+reason and the exit code 77. Arguments: parts of names to run alone.
 
 Environment:
     NETIO_BUILD     folder with the programs; without it they are compiled by $CC or cc
@@ -44,6 +44,12 @@ def fact(function):
     """What main() runs, in this order."""
     facts.append(function)
     return function
+
+
+def native(function):
+    """A fact that says nothing about another system: it is not one where an emulator takes a
+    second to start the program."""
+    return function if EMULATOR else fact(function)
 
 
 class Skip(Exception):

@@ -13,9 +13,9 @@ try:
 except ImportError:  # Windows
     resource = None
 
-from common import (EMULATOR, LINUX, WINE, Run, Skip, check, check_equal, check_idle, cpu_seconds,
-                    fact, in_thread, main, memory_kib, need_ipv6, openbsd_nc, payload, program,
-                    receive_all, run, tool)
+from common import (EMULATOR, LINUX, Run, Skip, WINE, check, check_equal, check_idle, cpu_seconds,
+                    fact, in_thread, main, memory_kib, native, need_ipv6, openbsd_nc, payload,
+                    program, receive_all, run, tool)
 
 PROGRAM = None  # set by drive()
 BACKENDS = ("select", "poll", "epoll", "kqueue", "wsapoll")
@@ -52,7 +52,7 @@ def same_bytes_come_back():
         check_echo(s, bytes(range(256)) * 3)
 
 
-@fact
+@native
 def port_option_listens_on_both_families():
     with server("--port", "0") as p:
         port = p.port()
@@ -83,7 +83,7 @@ def every_backend_serves():
         check_equal(["select", "poll", "epoll"], available, "backends")
 
 
-@fact
+@native
 def unknown_backend_is_refused():
     code, _, err = run([PROGRAM, "127.0.0.1:0", "--backend", "telepathy"])
     check_equal(1, code, "exit code")
@@ -124,7 +124,7 @@ def a_thousand_clients_at_once():
     serve_a_thousand(100 if WINE else 1000)
 
 
-@fact
+@native
 def a_thousand_clients_on_select():
     serve_a_thousand(100 if WINE else 1000, "--backend", "select")
 
@@ -172,7 +172,7 @@ def slow_readers_do_not_cost_memory():
                 s.close()
 
 
-@fact
+@native
 def slow_reader_is_no_load():
     with server() as p, connect(p.port()) as s:
         fill(s, 256 << 20)
@@ -191,7 +191,7 @@ def collect_served(waiting, count, seconds=10):
     return served
 
 
-@fact
+@native
 def without_descriptors_it_pauses_and_recovers():
     if not resource or EMULATOR:
         raise Skip("limits of descriptors are set by POSIX calls")
@@ -241,7 +241,7 @@ def a_reset_client_hurts_nobody():
         check(p.process.poll() is None, "it ended: %r" % bytes(p.err))
 
 
-@fact
+@native
 def signals_end_it_cleanly():
     if WINE:
         raise Skip("no signals under Wine")
@@ -273,14 +273,14 @@ def a_used_port_is_said():
         check("address in use" in err and "127.0.0.1:%d" % p.port() in err, repr(err))
 
 
-@fact
+@native
 def a_bad_address_is_said():
     code, _, err = run([PROGRAM, "127.0.0.1:99999"])
     check_equal(1, code, "exit code")
     check("127.0.0.1:99999: " in err, repr(err))
 
 
-@fact
+@native
 def idle_costs_nothing():
     with server() as p, connect(p.port()) as s:
         check_echo(s, b"hello")
@@ -294,21 +294,21 @@ def check_client(command):
     check_equal(hashlib.sha256(data).digest(), hashlib.sha256(out).digest(), "echo to %s" % command)
 
 
-@fact
+@native
 def socat_as_the_client():
     socat = tool("socat")
     with server() as p:
         check_client([socat, "-t10", "-", "TCP4:127.0.0.1:%d" % p.port()])
 
 
-@fact
+@native
 def ncat_as_the_client():
     ncat = tool("ncat")
     with server() as p:
         check_client([ncat, "127.0.0.1", str(p.port())])
 
 
-@fact
+@native
 def netcat_as_the_client():
     nc = openbsd_nc()
     with server() as p:

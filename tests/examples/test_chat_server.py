@@ -9,8 +9,8 @@ import socket
 import struct
 import time
 
-from common import (EMULATOR, WINE, Run, Skip, check, check_equal, cpu_seconds, fact, main,
-                    memory_kib, need_ipv6, openbsd_nc, program, receive_all, tool)
+from common import (EMULATOR, Run, Skip, WINE, check, check_equal, cpu_seconds, fact, main,
+                    memory_kib, native, need_ipv6, openbsd_nc, program, receive_all, tool)
 
 PROGRAM = program("chat_server")
 
@@ -97,7 +97,7 @@ def a_scripted_session_without_a_name():
         c.ended()
 
 
-@fact
+@native
 def names():
     with server() as p, Chatter(p) as c:
         c.asks("WHOAMI", "ERROR first LOGIN")
@@ -133,7 +133,7 @@ def lines_come_in_any_pieces():
         c.ended()
 
 
-@fact
+@native
 def what_follows_quit_is_ignored():
     with server() as p, Chatter(p) as c:
         c.asks("QUIT\nPING\nECHO x", "BYE")
@@ -189,7 +189,7 @@ def both_sides_speak_at_their_own_pace():
         check_equal([b"bob: bob line %d" % i for i in range(20)], from_bob, "what ann heard")
 
 
-@fact
+@native
 def text_that_steers_terminals_does_not_pass():
     with server() as p, Chatter(p, "ann") as ann, Chatter(p, "bob") as bob:
         ann.hears("* bob joined")
@@ -199,7 +199,7 @@ def text_that_steers_terminals_does_not_pass():
         bob.hears("ann: gr\u00fc\u00df dich")
 
 
-@fact
+@native
 def a_password_is_asked_first():
     env = dict(os.environ, CHAT_PASSWORD="open sesame")
     with server(env=env) as p:
@@ -245,7 +245,7 @@ def the_client_above_the_limit_is_told():
                 c.s.close()
 
 
-@fact
+@native
 def one_host_has_a_limit_of_its_own():
     with server("--host-max", 3) as p:
         clients = [Chatter(p) for _ in range(3)]
@@ -265,7 +265,7 @@ def one_host_has_a_limit_of_its_own():
                 c.s.close()
 
 
-@fact
+@native
 def too_many_new_clients_of_a_host_are_refused():
     with server("--connects", 6) as p:
         for _ in range(6):
@@ -275,7 +275,7 @@ def too_many_new_clients_of_a_host_are_refused():
             c.ended()
 
 
-@fact
+@native
 def who_sends_too_many_lines_is_read_more_slowly():
     with server("--lines", 10) as p, Chatter(p) as c, Chatter(p) as other:
         start = time.monotonic()
@@ -288,7 +288,7 @@ def who_sends_too_many_lines_is_read_more_slowly():
         check(time.monotonic() - start > 1.9, "took %.2f s" % (time.monotonic() - start))
 
 
-@fact
+@native
 def a_long_line_ends_the_client_whether_it_ends_or_not():
     with server() as p:
         for text in b"x" * 513, b"x" * 100000, b"x" * 513 + b"\n":
@@ -303,7 +303,7 @@ def a_long_line_ends_the_client_whether_it_ends_or_not():
             c.asks("ECHO " + "x" * 507, "x" * 507)
 
 
-@fact
+@native
 def who_does_not_read_is_cut_and_costs_the_others_nothing():
     with server("--lines", 100000, "--idle", 1000) as p:
         with Chatter(p, "ann") as ann, Chatter(p, "bob") as bob:
@@ -334,7 +334,7 @@ def who_does_not_read_is_cut_and_costs_the_others_nothing():
 
 # --- silence ---
 
-@fact
+@native
 def the_silent_are_asked_and_then_gone():
     with server("--silence", 1) as p:
         start = time.monotonic()
@@ -354,7 +354,7 @@ def the_silent_are_asked_and_then_gone():
         p.expect(rb"WARN #\d+ silent: gone", p.err)
 
 
-@fact
+@native
 def who_answers_pings_stays():
     with server("--silence", 0.6) as p, Chatter(p) as c:
         end = time.monotonic() + 2
@@ -369,7 +369,7 @@ def who_answers_pings_stays():
         c.asks("HELLO", "HELLO guest")
 
 
-@fact
+@native
 def half_a_line_is_silence():
     with server("--silence", 0.8) as p, Chatter(p, pong=False) as c:
         start = time.monotonic()
@@ -384,7 +384,7 @@ def half_a_line_is_silence():
         check(0.75 < took < 4, "gone after %.2f s" % took)
 
 
-@fact
+@native
 def what_others_say_is_no_sign_of_life():
     with server("--silence", 1, "--lines", 1000) as p:
         with Chatter(p, "ann") as ann, Chatter(p, "mute", pong=False) as mute:
@@ -399,7 +399,7 @@ def what_others_say_is_no_sign_of_life():
             mute.until(rb"BYE no answer")
 
 
-@fact
+@native
 def who_only_answers_pings_is_idle():
     with server("--silence", 0.4, "--idle", 1.2) as p, Chatter(p) as c, Chatter(p) as other:
         start = time.monotonic()
@@ -436,7 +436,7 @@ def need_signals():
         raise Skip("no signals under Wine")
 
 
-@fact
+@native
 def clients_are_told_when_it_stops():
     need_signals()
     with server() as p, Chatter(p, "ann") as ann, Chatter(p) as guest:
@@ -457,7 +457,7 @@ def clients_are_told_when_it_stops():
         p.expect(rb"INFO #0 stopping", p.err)
 
 
-@fact
+@native
 def who_does_not_close_is_cut_when_the_grace_is_over():
     need_signals()
     with server("--grace", 1) as p, Chatter(p, "ann") as ann, Chatter(p, "bob") as bob:
@@ -472,7 +472,7 @@ def who_does_not_close_is_cut_when_the_grace_is_over():
         ann.until(rb"BYE the server stops")
 
 
-@fact
+@native
 def a_second_signal_ends_it_at_once():
     need_signals()
     with server("--grace", 20) as p, Chatter(p, "ann"):
@@ -484,7 +484,7 @@ def a_second_signal_ends_it_at_once():
         check(time.monotonic() - start < 1.5, "took %.2f s" % (time.monotonic() - start))
 
 
-@fact
+@native
 def the_log_has_time_level_and_client():
     with server() as p:
         with Chatter(p, "ann") as ann:
@@ -522,7 +522,7 @@ def a_crowd_comes_and_goes_without_a_trace():
         ann.asks("WHO", "WHO ann")
 
 
-@fact
+@native
 def it_uses_little_while_nobody_speaks():
     with server() as p, Chatter(p, "ann"):
         used = cpu_seconds(p.pid)[0]
@@ -561,17 +561,17 @@ def talk_by(command):
                 c.__exit__(None, None, None)
 
 
-@fact
+@native
 def netcats_talk():
     talk_by([openbsd_nc(), "-N"])
 
 
-@fact
+@native
 def ncats_talk():
     talk_by([tool("ncat")])
 
 
-@fact
+@native
 def both_families_meet():
     need_ipv6()
     with Run([PROGRAM, ":0"]) as p:
@@ -581,7 +581,7 @@ def both_families_meet():
             ann.hears("six: hello from afar")
 
 
-@fact
+@native
 def wrong_use_is_said():
     for words in ("--max",), ("--what", "1"), ("--max", "none"), ("--lines", "-1"):
         with Run([PROGRAM] + list(words)) as p:

@@ -11,8 +11,8 @@ import sys
 import threading
 import time
 
-from common import (LINUX, WINE, Run, Skip, certs, check, check_equal, fact, main, need_ipv6,
-                    need_tls, no_tls, path, payload, program, run, tool)
+from common import (LINUX, Run, Skip, WINE, certs, check, check_equal, fact, main, native,
+                    need_ipv6, need_tls, no_tls, path, payload, program, run, tool)
 
 PROGRAM = program("https_get")
 UNREACHED, BAD_USE, BAD_TLS, BAD_STATUS, MALFORMED, NO_OUTPUT = range(1, 7)
@@ -197,7 +197,7 @@ def bodies_by_length_by_chunk_and_by_the_end():
                         b"Connection: close\r\n\r\n" % s.port, s.requests[0], "request")
 
 
-@fact
+@native
 def chunks_of_megabytes_and_of_one_byte():
     if WINE:
         raise Skip("nothing of that depends on the system")
@@ -211,7 +211,7 @@ def chunks_of_megabytes_and_of_one_byte():
         check_get(b"tiny" * 50, s.url + "/tiny")
 
 
-@fact
+@native
 def a_server_that_sends_byte_by_byte():
     if WINE:
         raise Skip("nothing of that depends on the system")
@@ -223,7 +223,7 @@ def a_server_that_sends_byte_by_byte():
         check_get(b"hello world", s.url)
 
 
-@fact
+@native
 def python_serves_files():
     if WINE:
         raise Skip("shown by servers of our own under Wine")
@@ -240,7 +240,7 @@ def python_serves_files():
         check_get(BODY, url + "sub")  # a redirect to sub/
 
 
-@fact
+@native
 def ipv6_and_names():
     need_ipv6()
     with Server(length(BODY), "::1") as s:
@@ -277,7 +277,7 @@ def dead_addresses_of_a_name_are_passed_over():
 
 # --- what can go wrong ---
 
-@fact
+@native
 def who_is_not_there():
     with closed_port() as s:
         check_fails(UNREACHED, "connection refused", "http://127.0.0.1:%d/" % s.getsockname()[1])
@@ -299,7 +299,7 @@ def a_cut_body_is_no_success():
             check_fails(UNREACHED, text, s.url, body=body)
 
 
-@fact
+@native
 def a_reset_is_no_success():
     if WINE:
         raise Skip("Wine shows a reset as a clean end")
@@ -312,7 +312,7 @@ def a_reset_is_no_success():
         check("connection reset" in err and out in (b"", b"hello"), err)
 
 
-@fact
+@native
 def what_is_malformed_is_named():
     answers = [
         (b"SSH-2.0-OpenSSH_9.2\r\n", "not HTTP/1: no status line"),
@@ -335,7 +335,7 @@ def what_is_malformed_is_named():
             check_fails(MALFORMED, text, "--timeout", 20, s.url)
 
 
-@fact
+@native
 def statuses_decide():
     for status in ("404 Not Found", "500 Oops", "304 Not Modified", "300 Choose"):
         with Server(b"HTTP/1.1 %s\r\nContent-Length: 5\r\n\r\nerror" % status.encode()) as s:
@@ -347,7 +347,7 @@ def statuses_decide():
             check_get(b"hello", s.url)
 
 
-@fact
+@native
 def redirects_are_followed_and_counted():
     with Server(length(BODY)) as target:
         def answer(c, request):
@@ -390,7 +390,7 @@ def time_is_limited_as_a_whole():
             check(0.6 <= took < 10, "took %.2f s" % took)
 
 
-@fact
+@native
 def bodies_have_a_limit():
     if WINE:
         raise Skip("nothing of that depends on the system")
@@ -422,7 +422,7 @@ def the_output_may_be_a_file():
         check_fails(NO_OUTPUT, "cannot be written", "-o", "/dev/full", s.url)
 
 
-@fact
+@native
 def wrong_use_is_said():
     for words in ([], ["-o"], ["-x", "http://a/"], ["--timeout", "x", "http://a/"],
                   ["--timeout", "0", "http://a/"], ["--timeout", "1e9", "http://a/"],
@@ -440,7 +440,7 @@ def wrong_use_is_said():
 
 # --- several servers ---
 
-@fact
+@native
 def the_next_one_is_asked_when_one_fails():
     with closed_port() as dead, Server(b"HTTP/1.1 503 x\r\nContent-Length: 0\r\n\r\n") as ill, \
             Server(length(BODY)) as good, Server(length(b"other")) as spare:
@@ -462,7 +462,7 @@ def the_next_one_is_asked_when_one_fails():
         check_equal((UNREACHED, 2), (code, err.count("\n")))
 
 
-@fact
+@native
 def a_part_is_never_followed_by_another_try():
     with Server(length(BODY)[:-1000]) as cut, Server(length(BODY)) as good:
         code, out, err = get(cut.url, good.url)
@@ -486,7 +486,7 @@ def without_a_library_it_says_so():
                     "https://127.0.0.1:%d/" % s.getsockname()[1])
 
 
-@fact
+@native
 def verified_servers_are_read():
     for cert in "good.pem", "rsa.pem", "chain.pem":
         with tls_server(length(BODY), cert, alpn=["h2", "http/1.1"]) as s:
@@ -500,7 +500,7 @@ def verified_servers_are_read():
             check_equal(s.requests[0].split(b"\r\n")[0], s.requests[2].split(b"\r\n")[0])
 
 
-@fact
+@native
 def older_tls_is_spoken_down_to_1_2():
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certs("good.pem"))
@@ -511,7 +511,7 @@ def older_tls_is_spoken_down_to_1_2():
         check(": TLSv1.2, TLS_ECDHE_" in err and ", no ALPN\n" in err, err)
 
 
-@fact
+@native
 def bad_certificates_are_told_apart_and_get_no_request():
     seen = set()
     for cert, text in (("other_name.pem", "is for other.test, not for 127.0.0.1"),
@@ -538,14 +538,14 @@ def bad_certificates_are_told_apart_and_get_no_request():
         check_get(BODY, "--cacert", certs("ca.pem"), s.url)
 
 
-@fact
+@native
 def an_impostor_is_passed_over_for_a_mirror():
     with tls_server(length(b"evil"), "other_name.pem") as bad, tls_server(length(BODY)) as good:
         code, out, err = get("--cacert", certs("ca.pem"), bad.url, good.url)
         check_equal((0, BODY, 1), (code, out, err.count("\n")), err)
 
 
-@fact
+@native
 def a_cut_in_tls_is_told_from_an_end():
     def answer(c, request):
         c.sendall(length(BODY) if b"/length" in request else OK + b"\r\n" + BODY)
@@ -557,7 +557,7 @@ def a_cut_in_tls_is_told_from_an_end():
         check_get(BODY, "--cacert", certs("ca.pem"), s.url)
 
 
-@fact
+@native
 def who_does_not_speak_tls_is_named():
     need_tls()
     with Server(b"", greeting=b"220 mail.test ESMTP\r\n") as s:
@@ -568,7 +568,7 @@ def who_does_not_speak_tls_is_named():
         check_equal([], s.requests)
 
 
-@fact
+@native
 def redirects_never_lead_out_of_https():
     with Server(length(BODY)) as plain:
         with tls_server(b"HTTP/1.1 301 x\r\nLocation: %s/\r\nContent-Length: 0\r\n\r\n" %
@@ -581,7 +581,7 @@ def redirects_never_lead_out_of_https():
             check_get(BODY, "--cacert", certs("ca.pem"), s.url)
 
 
-@fact
+@native
 def openssl_serves_files_and_has_the_last_word_on_alpn():
     folder = folder_with("file", BODY)
     for alpn in None, "http/1.1,h2", "h2":
@@ -600,7 +600,7 @@ def openssl_serves_files_and_has_the_last_word_on_alpn():
             check((", http/1.1\n" if alpn else ", no ALPN\n") in err, err)
 
 
-@fact
+@native
 def nginx_serves_files_whole_and_in_chunks():
     nginx = tool("nginx")
     folder = folder_with("file.txt", BODY)

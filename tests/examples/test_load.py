@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 
-from common import (WINE, Run, Skip, check, check_equal, fact, main, program, run, tool)
+from common import (Run, Skip, WINE, check, check_equal, fact, main, native, program, run, tool)
 
 PROGRAM = program("load")
 TCP_SERVER = program("tcp_echo_server")
@@ -146,14 +146,14 @@ def many_in_flight_and_large_ones():
             r.check_sound(0.4, size)
 
 
-@fact
+@native
 def names_are_looked_up():
     with tcp_server() as p:
         code, r = load("--seconds", 0.2, "localhost:%d" % p.port())
         check_equal(0, code, r.text)
 
 
-@fact
+@native
 def a_delay_shows_as_latency():
     def slow(bad):
         s = bad.client()
@@ -168,7 +168,7 @@ def a_delay_shows_as_latency():
     check(5 <= r.echoes[0] <= 25, r.text)
 
 
-@fact
+@native
 def changed_echoes_are_counted():
     def liar(bad):
         s = bad.client()
@@ -185,7 +185,7 @@ def changed_echoes_are_counted():
     check(abs(r.mismatched[0] - r.echoes[0] / 10) <= 1, r.text)
 
 
-@fact
+@native
 def more_than_was_asked_is_no_echo():
     def chatty(bad):
         s = bad.client()
@@ -201,7 +201,7 @@ def more_than_was_asked_is_no_echo():
     check(r.mismatched[0] > 0, r.text)
 
 
-@fact
+@native
 def the_report_is_partial_when_the_server_dies():
     with tcp_server() as server:
         with Run([PROGRAM, "--seconds", "30", server.address()]) as p:
@@ -216,7 +216,7 @@ def the_report_is_partial_when_the_server_dies():
     check(r.echoes[0] > 0 and 0.2 < r.echoes[1] < 10, r.text)
 
 
-@fact
+@native
 def some_connections_that_end_are_said_and_the_others_go_on():
     def quitter(bad):
         for _ in range(2):
@@ -249,7 +249,7 @@ def nobody_there_is_said():
     check(r.partial, r.text)
 
 
-@fact
+@native
 def an_echo_that_never_comes_is_said():
     def hole(bad):
         s = bad.client()
@@ -262,7 +262,7 @@ def an_echo_that_never_comes_is_said():
     check_equal("3", r.partial.group(3), r.text)
 
 
-@fact
+@native
 def ctrl_c_ends_it_with_a_report():
     if WINE:
         raise Skip("no signals under Wine")
@@ -275,7 +275,7 @@ def ctrl_c_ends_it_with_a_report():
     check(r.echoes[0] > 0 and 0.1 < r.echoes[1] < 5, r.text)
 
 
-@fact
+@native
 def socat_as_the_server():
     socat = tool("socat")
     with socket.socket() as s:
@@ -323,7 +323,7 @@ def lost_datagrams_are_counted():
     check(abs(r.lost[2] - 100 * r.lost[0] / r.lost[1]) < 0.001, r.text)
 
 
-@fact
+@native
 def late_and_repeated_echoes_are_no_echoes():
     def twice(bad):
         for data, peer in bad.datagrams():
@@ -344,7 +344,7 @@ def late_and_repeated_echoes_are_no_echoes():
     check(r.echoes[0] == 0 and r.lost[0] > 0 and r.lost[3] > 0, r.text)
 
 
-@fact
+@native
 def changed_datagrams_are_counted():
     def liar(bad):
         count = 0
@@ -364,7 +364,7 @@ def changed_datagrams_are_counted():
     check(0.1 < share < 0.35, "share %.2f: %s" % (share, r.text))
 
 
-@fact
+@native
 def a_udp_server_that_dies_ends_it():
     with udp_server() as server:
         with Run([PROGRAM, "--udp", "--seconds", "30", server.address()]) as p:
@@ -378,7 +378,7 @@ def a_udp_server_that_dies_ends_it():
     check(r.echoes[0] > 0 and r.echoes[1] < 10, r.text)
 
 
-@fact
+@native
 def wrong_use_is_said():
     for words in (), ("--size", "0", "x:1"), ("--flight",), ("--udp", "--size", "7", "x:1"), \
             ("--udp", "--size", "65508", "x:1"), ("--what", "1", "x:1"), ("--seconds", "no", "x:1"):

@@ -11,8 +11,8 @@ import subprocess
 import sys
 import time
 
-from common import (EMULATOR, LINUX, WINE, Run, Skip, check, check_equal, fact, folder, main,
-                    program, run, tool)
+from common import (EMULATOR, LINUX, Run, Skip, WINE, check, check_equal, fact, folder, main,
+                    native, program, run, tool)
 
 GROUP, GROUP6, PORT = "239.1.1.1", "ff02::4242", 9999
 INSIDE = os.environ.get("NETIO_INSIDE") == "1"  # in the network of our own
@@ -116,7 +116,7 @@ def every_subscriber_on_one_port_gets_every_datagram():
     check_several(["line %d" % i for i in range(100)])
 
 
-@fact
+@native
 def and_over_ipv6():
     need_inside()
     check_several(["line %d" % i for i in range(100)], group=GROUP6, device="d0")
@@ -133,7 +133,7 @@ def interface_by_name_number_and_address():
         check_several(["by " + device], group=GROUP6, device=device)
 
 
-@fact
+@native
 def another_interface_hears_nothing():
     need_inside()
     with subscriber("--count", "1", device="lo") as p:
@@ -156,7 +156,7 @@ def gaps_and_late_ones_are_told():
         check_equal(("5", "6", "2", "0"), feed_lines(p)[1][:4], "totals")
 
 
-@fact
+@native
 def a_gap_before_the_end_is_told():
     with subscriber() as p, sender() as s:
         port = p.port()
@@ -165,7 +165,7 @@ def a_gap_before_the_end_is_told():
         p.expect(b"gap: 1 to 2 are missing.*the feed ended")
 
 
-@fact
+@native
 def drops_of_the_kernel_are_told():
     if not LINUX or EMULATOR:
         raise Skip("the counter is Linux's")
@@ -206,7 +206,7 @@ def source_filter_lets_one_sender_in():
             check_equal("0", check_feed(p, ["ours", "ours"])[3], "foreign")
 
 
-@fact
+@native
 def strange_datagrams_are_counted_and_dropped():
     with subscriber("--count", "3") as p, sender() as s, sender() as second:
         port = p.port()
@@ -227,7 +227,7 @@ def strange_datagrams_are_counted_and_dropped():
         check_equal("7" if LINUX and not EMULATOR else "6", totals[3], "foreign")
 
 
-@fact
+@native
 def a_feed_that_starts_again_is_followed():
     with subscriber("--count", "2") as p, sender() as s:
         port = p.port()
@@ -240,7 +240,7 @@ def a_feed_that_starts_again_is_followed():
         check_equal(("2", "0", "0", "0"), feed_lines(p)[1][:4], "totals")
 
 
-@fact
+@native
 def what_is_sent_is_as_described():
     need_sender()
     s, port = receiver()
@@ -273,7 +273,7 @@ def memberships():
     return out.decode()
 
 
-@fact
+@native
 def the_kernel_shows_the_membership_while_it_runs():
     if WINE or not LINUX:
         raise Skip("ip maddr is for Linux")
@@ -286,7 +286,7 @@ def the_kernel_shows_the_membership_while_it_runs():
         check(GROUP not in memberships(), "not left: %s" % memberships())
 
 
-@fact
+@native
 def socat_as_the_receiver():
     need_sender()
     socat = tool("socat")
@@ -299,7 +299,7 @@ def socat_as_the_receiver():
         c.expect(b"hello socat")
 
 
-@fact
+@native
 def socat_as_the_sender():
     socat = tool("socat")
     with subscriber("--count", "1") as p:
@@ -309,7 +309,7 @@ def socat_as_the_sender():
         check_feed(p, ["from socat"], 4)
 
 
-@fact
+@native
 def signals_end_it_cleanly():
     if WINE:
         raise Skip("no signals under Wine")
@@ -320,7 +320,7 @@ def signals_end_it_cleanly():
             check(feed_lines(p)[1], "no totals: %r" % bytes(p.out))
 
 
-@fact
+@native
 def what_is_wrong_is_said():
     for words, code, text in (
             (["127.0.0.1:9999"], 1, "invalid argument"), (["239.1.1.1"], 1, "invalid argument"),

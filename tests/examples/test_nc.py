@@ -10,9 +10,9 @@ import stat
 import struct
 import time
 
-from common import (EMULATOR, LINUX, WINE, Run, Skip, certs, check, check_equal, check_idle, fact,
-                    in_thread, main, need_ipv6, need_unix, no_tls, openbsd_nc, path, payload,
-                    program, receive_all, run, tool)
+from common import (EMULATOR, LINUX, Run, Skip, WINE, certs, check, check_equal, check_idle, fact,
+                    in_thread, main, native, need_ipv6, need_unix, no_tls, openbsd_nc, path,
+                    payload, program, receive_all, run, tool)
 
 PROGRAM = program("nc")
 SIZE = (1 << 20) if WINE else (10 << 20)
@@ -93,7 +93,7 @@ def dials_tcp_over_ipv6():
         check_equal(0, p.wait(), "exit code with brackets")
 
 
-@fact
+@native
 def dials_unix():
     with unix("dial") as listener, nc("-N", "-U", path("dial")) as p, accept(listener) as s:
         both_ways(p, s)
@@ -120,7 +120,7 @@ def listens_on_both_families():
             check_equal(0, p.wait(), "exit code")
 
 
-@fact
+@native
 def listens_on_unix_and_removes_the_file():
     need_unix()
     with nc("-lNvU", path("listen")) as p:
@@ -160,7 +160,7 @@ def empty_input_and_the_null_device():
             check_equal(0, p.wait(), "exit code")
 
 
-@fact
+@native
 def every_byte_value_passes():
     data = bytes(range(256)) + b"\r\n\x1a\x00\x04\n" * 3
     listener, port = tcp()
@@ -203,7 +203,7 @@ def the_peer_half_closes_and_nc_goes_on():
         check_equal(0, p.wait(), "exit code")
 
 
-@fact
+@native
 def without_n_the_end_of_input_is_kept_to_itself():
     listener, port = tcp()
     with listener, nc("127.0.0.1", port) as p, accept(listener) as s:
@@ -231,7 +231,7 @@ def one_side_stops_and_the_other_goes_on():
             check_equal(0, p.wait(), "exit code")
 
 
-@fact
+@native
 def unsynchronised_streams_pass_each_other():
     listener, port = tcp()
     with listener, nc("-N", "127.0.0.1", port) as p, accept(listener) as s:
@@ -267,7 +267,7 @@ def a_reset_is_a_failure():
         check(b"connection reset" in p.err and b":%d: " % port in p.err, bytes(p.err))
 
 
-@fact
+@native
 def at_a_terminal_the_peers_end_is_enough():
     if EMULATOR or not hasattr(os, "openpty"):
         raise Skip("no pseudo-terminals")
@@ -298,7 +298,7 @@ def a_refused_connection_is_said():
     check("127.0.0.1:%d: connection refused" % port in err, repr(err))
 
 
-@fact
+@native
 def every_attempt_is_told():
     need_ipv6()
     if not LINUX or EMULATOR or os.geteuid() != 0:
@@ -324,7 +324,7 @@ def unknown_names_are_said():
     check("no-such-host.invalid:7: " in err, repr(err))
 
 
-@fact
+@native
 def a_missing_socket_file_is_said():
     need_unix()
     code, _, err = run([PROGRAM, "-U", path("missing")])
@@ -341,7 +341,7 @@ def an_address_in_use_is_said():
         check("127.0.0.1:%d: address in use" % port in err, repr(err))
 
 
-@fact
+@native
 def bad_command_lines_are_exit_code_2():
     for words in ([], ["-l"], ["-x", "h", "1"], ["a", "b", "c"], ["-w"], ["-w", "soon", "h", "1"],
                   ["-w", "-1", "h", "1"], ["-k", "h", "1"], ["-U", "a", "b"], ["-cu", "h", "1"],
@@ -375,7 +375,7 @@ def time_limit_on_connecting():
     check(0.5 <= took < 5, "took %.2f s" % took)
 
 
-@fact
+@native
 def time_limit_on_silence():
     listener, port = tcp()
     with listener, nc("-w", 1.2, "127.0.0.1", port) as p, accept(listener) as s:
@@ -390,7 +390,7 @@ def time_limit_on_silence():
         check(1.2 <= took < 6, "took %.2f s" % took)
 
 
-@fact
+@native
 def time_limit_on_waiting_for_a_client():
     start = time.monotonic()
     code, _, err = run([PROGRAM, "-l", "-w", "0.3", "127.0.0.1", "0"])
@@ -399,7 +399,7 @@ def time_limit_on_waiting_for_a_client():
     check(time.monotonic() - start >= 0.3, "took %.2f s" % (time.monotonic() - start))
 
 
-@fact
+@native
 def source_address_and_port():
     if not LINUX:
         raise Skip("only Linux has all of 127.0.0.0/8")
@@ -419,7 +419,7 @@ def source_address_and_port():
                 p.process.kill()
 
 
-@fact
+@native
 def a_source_that_is_not_ours_is_said():
     listener, port = tcp()
     with listener:
@@ -428,7 +428,7 @@ def a_source_that_is_not_ours_is_said():
         check("address not available" in err, repr(err))
 
 
-@fact
+@native
 def one_family_only():
     need_ipv6()
     listener, port = tcp()
@@ -459,7 +459,7 @@ def keeps_listening():
             check_equal(0, p.stop(), "exit code")
 
 
-@fact
+@native
 def keeps_listening_after_a_reset():
     with nc("-lk", "127.0.0.1", 0) as p:
         port = p.port(p.err)
@@ -472,7 +472,7 @@ def keeps_listening_after_a_reset():
             p.expect(b"onetwo$")
 
 
-@fact
+@native
 def takes_one_client_only():
     with nc("-l", "127.0.0.1", 0) as p:
         port = p.port(p.err)
@@ -486,7 +486,7 @@ def takes_one_client_only():
             raise AssertionError("a second client got in")
 
 
-@fact
+@native
 def signals_end_a_listener_cleanly():
     need_unix()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -496,7 +496,7 @@ def signals_end_a_listener_cleanly():
         check(not os.path.exists(path("signals")), "the socket file is still there")
 
 
-@fact
+@native
 def an_interrupted_transfer_is_a_failure():
     if WINE:
         raise Skip("no signals under Wine")
@@ -507,7 +507,7 @@ def an_interrupted_transfer_is_a_failure():
             check_equal(1, p.stop(), "exit code")
 
 
-@fact
+@native
 def idle_costs_nothing():
     listener, port = tcp()
     with listener, nc("127.0.0.1", port) as p, accept(listener) as s:
@@ -516,7 +516,7 @@ def idle_costs_nothing():
         check_idle(p.pid)
 
 
-@fact
+@native
 def stuck_output_costs_nothing():
     listener, port = tcp()
     read_end, write_end = os.pipe()
@@ -567,7 +567,7 @@ def listens_for_udp_and_answers_the_first():
             check_equal(0, p.stop(), "exit code")
 
 
-@fact
+@native
 def listens_for_udp_from_all():
     with nc("-luk", "127.0.0.1", 0) as p:
         port = p.port(p.err)
@@ -581,7 +581,7 @@ def listens_for_udp_from_all():
             check_equal(b"answer", two.recv(100), "answer to the last")
 
 
-@fact
+@native
 def silence_ends_udp():
     s, port = udp()
     with s, nc("-u", "-w", 1.5, "127.0.0.1", port) as p:
@@ -591,7 +591,7 @@ def silence_ends_udp():
         check_equal((0, b"answer"), (p.wait(), bytes(p.out)), "exit code, output")
 
 
-@fact
+@native
 def with_n_the_end_of_input_ends_udp():
     s, port = udp()
     with s, nc("-uN", "127.0.0.1", port) as p:
@@ -600,7 +600,7 @@ def with_n_the_end_of_input_ends_udp():
         check_equal(0, p.wait(), "exit code")
 
 
-@fact
+@native
 def udp_to_a_closed_port_is_refused():
     if WINE:
         raise Skip("Wine wakes nobody for it")
@@ -612,7 +612,7 @@ def udp_to_a_closed_port_is_refused():
         check(b"connection refused" in p.err, bytes(p.err))
 
 
-@fact
+@native
 def unix_datagrams():
     with unix("dgram", socket.SOCK_DGRAM) as s, nc("-uU", path("dgram")) as p:
         p.feed(b"without a name of its own")
@@ -629,7 +629,7 @@ def unix_datagrams():
         check(not os.path.exists(path("dgram3")), "its file is still there")
 
 
-@fact
+@native
 def listens_for_unix_datagrams():
     need_unix()
     with nc("-lvuU", path("dgram4")) as p:
@@ -670,7 +670,7 @@ def without_a_library_tls_is_refused_with_a_reason():
     check_equal((1, True), (code, "without a TLS library" in err), err)
 
 
-@fact
+@native
 def tls_both_ways_at_once():
     with tls_listen("-N") as q, tls_dial(q.port(q.err), "-N") as p:
         send = in_thread(lambda: q.feed_and_end(DOWN))
@@ -682,7 +682,7 @@ def tls_both_ways_at_once():
         p.expect(rb"TLSv1\.3 TLS_", p.err)
 
 
-@fact
+@native
 def tls_of_either_version_with_pythons_ssl():
     for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
         context = tls_context()
@@ -700,7 +700,7 @@ def tls_of_either_version_with_pythons_ssl():
                 check_equal(0, p.wait(), "exit code")
 
 
-@fact
+@native
 def tls_checks_the_certificate_and_sends_nothing_before():
     for cert, more, want in (("good.pem", ("-e", "other.test"), b"other.test"),
                              ("expired.pem", (), b"expired"),
@@ -718,7 +718,7 @@ def tls_checks_the_certificate_and_sends_nothing_before():
             p.expect(want, p.err)
 
 
-@fact
+@native
 def tls_clients_need_a_certificate_where_a_ca_is_given():
     with tls_listen("-N", "-R", certs("ca.pem")) as q:
         with tls_dial(q.port(q.err), "-N", "-C", certs("client.pem"), "-K", certs("key.pem")) as p:
@@ -732,7 +732,7 @@ def tls_clients_need_a_certificate_where_a_ca_is_given():
         check_equal(1, p.wait(), "exit code of the client")
 
 
-@fact
+@native
 def tls_ends_that_are_cut_off_are_a_failure():
     listener, port = tcp()
     with listener, tls_dial(port) as p:
@@ -744,7 +744,7 @@ def tls_ends_that_are_cut_off_are_a_failure():
         check(b"close_notify" in p.err, bytes(p.err))
 
 
-@fact
+@native
 def tls_to_a_plain_peer_is_said():
     listener, port = tcp()
     with listener, tls_dial(port) as p, accept(listener) as s:
@@ -753,7 +753,7 @@ def tls_to_a_plain_peer_is_said():
         check(b"does not speak TLS" in p.err, bytes(p.err))
 
 
-@fact
+@native
 def tls_with_openssl_and_ncat():
     port = closed_port()
     with other(tool("openssl"), "s_server", "-accept", "127.0.0.1:%d" % port, "-quiet", "-cert",
@@ -848,31 +848,31 @@ def socat_listens():
     dials_others(6, tool("socat"), "-t10", "-", "TCP6-LISTEN:PORT,bind=[::1],reuseaddr")
 
 
-@fact
+@native
 def socat_dials():
     listens_for_others("127.0.0.1", tool("socat"), "-t10", "-", "TCP4:127.0.0.1:PORT")
     listens_for_others("::1", tool("socat"), "-t10", "-", "TCP6:[::1]:PORT")
 
 
-@fact
+@native
 def ncat_listens():
     dials_others(4, tool("ncat"), "-l", "127.0.0.1", "PORT", q_ends_with_us=True)
     dials_others(6, tool("ncat"), "-l", "::1", "PORT", q_ends_with_us=True)
 
 
-@fact
+@native
 def ncat_dials():
     listens_for_others("127.0.0.1", tool("ncat"), "127.0.0.1", "PORT")
     listens_for_others("::1", tool("ncat"), "::1", "PORT")
 
 
-@fact
+@native
 def netcat_listens():
     dials_others(4, openbsd_nc(), "-lN", "127.0.0.1", "PORT", q_ends_with_us=True)
     dials_others(6, openbsd_nc(), "-lN", "::1", "PORT", q_ends_with_us=True)
 
 
-@fact
+@native
 def netcat_dials():
     listens_for_others("127.0.0.1", openbsd_nc(), "-N", "127.0.0.1", "PORT")
     listens_for_others("::1", openbsd_nc(), "-N", "::1", "PORT")
@@ -893,20 +893,20 @@ def unix_streams_with(listen, dial):
             both_ways_between(p, q)
 
 
-@fact
+@native
 def unix_streams_with_socat():
     socat = tool("socat")
     unix_streams_with((socat, "-t10", "-", "UNIX-LISTEN:PATH"),
                       (socat, "-t10", "-", "UNIX-CONNECT:PATH"))
 
 
-@fact
+@native
 def unix_streams_with_ncat():
     ncat = tool("ncat")
     unix_streams_with((ncat, "-lU", "PATH"), (ncat, "-U", "PATH"))
 
 
-@fact
+@native
 def unix_streams_with_netcat():
     netcat = openbsd_nc()
     unix_streams_with((netcat, "-lNU", "PATH"), (netcat, "-NU", "PATH"))
@@ -926,22 +926,22 @@ def udp_with(*command):
             chat(p, q)
 
 
-@fact
+@native
 def udp_with_socat():
     udp_with(tool("socat"), "-", "UDP4:127.0.0.1:PORT")
 
 
-@fact
+@native
 def udp_with_ncat():
     udp_with(tool("ncat"), "-u", "127.0.0.1", "PORT")
 
 
-@fact
+@native
 def udp_with_netcat():
     udp_with(openbsd_nc(), "-u", "127.0.0.1", "PORT")
 
 
-@fact
+@native
 def udp_to_a_listening_socat():
     socat = tool("socat")
     port = closed_port()
@@ -951,7 +951,7 @@ def udp_to_a_listening_socat():
             chat(q, p)
 
 
-@fact
+@native
 def unix_datagrams_with_socat():
     need_unix()
     socat = tool("socat")

@@ -13,8 +13,8 @@ import sys
 import threading
 import time
 
-from common import (EMULATOR, LINUX, SOURCE, WINE, Run, Skip, check, check_equal, fact, folder,
-                    main, need_ipv6, path, program, run, tool)
+from common import (EMULATOR, LINUX, Run, SOURCE, Skip, WINE, check, check_equal, fact, folder,
+                    main, native, need_ipv6, path, program, run, tool)
 
 INSIDE = os.environ.get("NETIO_INSIDE") == "1"  # in the network of our own
 CODES = {"reachable": 0, "refused": 1, "filtered": 3, "unreachable": 4, "wrong family": 5,
@@ -203,7 +203,7 @@ def a_closed_port_is_refused():
     diagnose("refused", "[::1]:%d" % closed_port("::1"))
 
 
-@fact
+@native
 def silence_is_filtered():
     need_inside()
     start = time.monotonic()
@@ -213,21 +213,21 @@ def silence_is_filtered():
     check(0.3 <= time.monotonic() - start < 8, "took %.1f s" % (time.monotonic() - start))
 
 
-@fact
+@native
 def no_way_there_is_unreachable():
     need_inside()
     diagnose("unreachable", "198.51.100.1:80")
     diagnose("unreachable", "[2001:db8::1]:80")
 
 
-@fact
+@native
 def nobody_on_the_own_network_is_unreachable():
     need_inside()
     text = diagnose("unreachable", "10.201.0.7:80")
     check("host unreachable" in text, text)
 
 
-@fact
+@native
 def what_is_not_permitted_is_unknown():
     need_inside()
     subprocess.check_call(["ip", "route", "add", "prohibit", "198.18.0.0/15"])
@@ -235,7 +235,7 @@ def what_is_not_permitted_is_unknown():
     check("permission denied" in text, text)
 
 
-@fact
+@native
 def without_descriptors_it_is_unknown():
     if not LINUX or EMULATOR:
         raise Skip("limits of descriptors are set by POSIX calls")
@@ -248,7 +248,7 @@ def without_descriptors_it_is_unknown():
             check(limit > 5 or code == 11, "with %d: %d %r %r" % (limit, code, out, err))
 
 
-@fact
+@native
 def ping_without_rights_is_unknown():
     need_inside()
     if os.geteuid() != 0:
@@ -273,7 +273,7 @@ def ping_without_rights_is_unknown():
     check_equal(CODES["filtered"], code, "exit code")
 
 
-@fact
+@native
 def ping_tells_that_the_host_is_up():
     need_inside()
     tool("nft")
@@ -289,7 +289,7 @@ def ping_tells_that_the_host_is_up():
         subprocess.check_call(["nft", "delete table inet t"])
 
 
-@fact
+@native
 def the_wrong_family_is_told():
     need_ipv6()
     with Server(silent) as s:
@@ -336,7 +336,7 @@ def unknown_names_are_told():
     diagnose("no such name", "example.com:80")
 
 
-@fact
+@native
 def a_slow_name_server_is_no_lookup():
     need_names()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as dns:
@@ -350,7 +350,7 @@ def a_slow_name_server_is_no_lookup():
         check(time.monotonic() - start < 5, "took %.1f s" % (time.monotonic() - start))
 
 
-@fact
+@native
 def tls_on_a_plain_port_is_told():
     with Server(tls()) as s:
         check("speaks    TLS" in diagnose("TLS on a plain port", "--plain", s.at), "speaks")
@@ -358,7 +358,7 @@ def tls_on_a_plain_port_is_told():
         check("speaks    nothing by itself" in diagnose("reachable", s.at), "speaks")
 
 
-@fact
+@native
 def every_version_of_tls_is_recognized():
     for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
         with Server(tls(version, version)) as s:
@@ -366,7 +366,7 @@ def every_version_of_tls_is_recognized():
             diagnose("TLS on a plain port", "--plain", s.at)
 
 
-@fact
+@native
 def openssl_s_server_is_recognized():
     port = closed_port()
     command = [tool("openssl"), "s_server", "-cert", certificate(), "-accept",
@@ -377,7 +377,7 @@ def openssl_s_server_is_recognized():
         diagnose("TLS on a plain port", "--plain", "127.0.0.1:%d" % port)
 
 
-@fact
+@native
 def plain_on_a_tls_port_is_told():
     with Server(http) as s:
         text = diagnose("plain on a TLS port", "--tls", s.at)
@@ -390,7 +390,7 @@ def plain_on_a_tls_port_is_told():
         check('speaks    plain: "220 .[31mmail.example ready"' in text and "\x1b" not in text, text)
 
 
-@fact
+@native
 def silence_to_a_tls_greeting_proves_nothing():
     with Server(silent) as s:
         text = diagnose("unknown", "--tls", s.at)
@@ -398,7 +398,7 @@ def silence_to_a_tls_greeting_proves_nothing():
         diagnose("reachable", "--plain", s.at)
 
 
-@fact
+@native
 def who_hangs_up_is_told():
     with Server(lambda c: None) as s:
         diagnose("hangs up", s.at)
@@ -411,7 +411,7 @@ def who_hangs_up_is_told():
         diagnose("reachable", "--plain", s.at)
 
 
-@fact
+@native
 def unix_sockets_are_diagnosed_too():
     if WINE or not hasattr(socket, "AF_UNIX"):
         raise Skip("no Unix sockets")
@@ -449,7 +449,7 @@ def interfaces_are_those_that_ip_shows():
     check_equal(want, set(out.decode().splitlines()), "interfaces")
 
 
-@fact
+@native
 def without_interfaces_the_list_is_empty():
     if EMULATOR or not LINUX or not INSIDE:
         raise Skip("needs network namespaces")
@@ -491,7 +491,7 @@ def supports_lists_every_option():
             check_equal(want, got["socket " + name], name)
 
 
-@fact
+@native
 def usage_is_exit_code_2():
     for words in ([], ["--nope", "127.0.0.1:1"], ["--tls", "--plain", "127.0.0.1:1"], ["-4"],
                   ["--timeout", "0", "127.0.0.1:1"], ["--timeout", "127.0.0.1:1"], ["a:1", "b:1"]):

@@ -5,8 +5,8 @@ import re
 import subprocess
 import time
 
-from common import (EMULATOR, SOURCE, Skip, check, check_equal, fact, main, need_ipv6, need_unix,
-                    path, program, run)
+from common import (EMULATOR, SOURCE, Skip, check, check_equal, fact, main, native, need_ipv6,
+                    need_unix, path, program, run)
 
 PROGRAM = program("quickstart")
 
@@ -42,7 +42,7 @@ def works_over_ipv6():
     check(re.fullmatch(r"\[::1\]:\d+", address), address)
 
 
-@fact
+@native
 def works_over_a_unix_socket_and_leaves_no_file():
     need_unix()
     name = path("quick.sock")
@@ -50,7 +50,7 @@ def works_over_a_unix_socket_and_leaves_no_file():
     check(not os.path.exists(name), "the file is left")
 
 
-@fact
+@native
 def ends_with_what_to_try_next():
     _, out, _ = run([PROGRAM])
     tail = out.decode().replace("\r\n", "\n").split("\n\n")[-1]
@@ -64,7 +64,7 @@ def fails_with_the_reason():
     check(err.startswith("quickstart: 127.0.0.1:99999: "), repr(err))
 
 
-@fact
+@native
 def one_command_compiles_and_runs_it():
     if EMULATOR:
         raise Skip("the script is for this system's compiler")

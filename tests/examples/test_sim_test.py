@@ -3,7 +3,7 @@
 import re
 import time
 
-from common import check, check_equal, fact, main, program, run
+from common import check, check_equal, fact, main, native, program, run
 
 PROGRAM = program("sim_test")
 LINE = (r"^(\S[^:]*\S) +seed (\d+): (\d+) of 50 answered, (\d+) counted, (\d+) requests, "
@@ -30,7 +30,7 @@ def a_good_protocol_is_right_over_every_network():
     check(virtual > 10 * took, "%.1f s of virtual time took %.1f s" % (virtual, took))
 
 
-@fact
+@native
 def a_cut_network_costs_time_and_no_deposit():
     _, lines, _ = test("7")
     by_network = {line[0]: line for line in lines}
@@ -49,7 +49,7 @@ def the_bug_is_found_but_not_over_a_good_network():
     check(all(int(line[3]) > 50 for line in lines if line[6]), "counted: %r" % (lines,))
 
 
-@fact
+@native
 def a_seed_gives_the_same_again():
     all_lines = test("--bug")[1]
     seed = next(line[1] for line in all_lines if line[6])
@@ -59,7 +59,7 @@ def a_seed_gives_the_same_again():
         check_equal([line for line in all_lines if line[1] == seed], again[1], "replayed")
 
 
-@fact
+@native
 def another_seed_gives_something_else():
     check(test("1")[1][1][2:] != test("2")[1][1][2:], "two seeds, one story")
 

@@ -6,8 +6,8 @@ import re
 import time
 
 import echo_server
-from common import (EMULATOR, LINUX, WINE, Skip, check, check_equal, fact, memory_kib, payload,
-                    program, receive_all, run)
+from common import (EMULATOR, LINUX, Skip, WINE, check, check_equal, fact, memory_kib, native,
+                    payload, program, receive_all, run)
 from echo_server import check_echo, connect, more_descriptors, server
 
 
@@ -21,7 +21,7 @@ def report(p):
     return [float(g) for g in match.groups()]
 
 
-@fact
+@native
 def reports_match_what_passed():
     with server("127.0.0.1:0", "--report", "1") as p:
         port = p.port()
@@ -84,7 +84,7 @@ def silent_clients_are_cut_and_active_ones_stay():
             check(gone and 0.99 < gone < 2.5, "cut after %r s" % gone)
 
 
-@fact
+@native
 def one_thread_serves_a_thousand():
     if not LINUX or EMULATOR:
         raise Skip("threads are counted in Linux's /proc")
@@ -103,7 +103,7 @@ def one_thread_serves_a_thousand():
                 s.close()
 
 
-@fact
+@native
 def ten_thousand_idle_ones_do_not_slow_down_a_hundred():
     if not LINUX or EMULATOR:
         raise Skip("memory of a process is read from Linux's /proc")
@@ -134,7 +134,7 @@ def ten_thousand_idle_ones_do_not_slow_down_a_hundred():
                 s.close()
 
 
-@fact
+@native
 def a_second_signal_ends_it_at_once():
     if WINE:
         raise Skip("no signals under Wine")

@@ -9,9 +9,8 @@ import socket
 import subprocess
 import time
 
-from common import (EMULATOR, LINUX, SOURCE, WINE, Run, Skip, check, check_equal, check_idle, fact,
-                    main, memory_kib, need_ipv6, openbsd_nc, path, program, run,
-                    tool)
+from common import (EMULATOR, LINUX, Run, SOURCE, Skip, WINE, check, check_equal, check_idle, fact,
+                    main, memory_kib, native, need_ipv6, openbsd_nc, path, program, run, tool)
 
 PROGRAM = program("udp_chat")
 
@@ -107,7 +106,7 @@ def strangers_must_join_first():
             check_equal(["ann"], who(ann), "names")
 
 
-@fact
+@native
 def answers_to_strangers_are_short():
     with server() as p, Client(p.port()) as c:
         for text in (b"", b"x", b"\n", b"hi\n", b"/join a", b"/join ab", b"/join abcdefgh\n",
@@ -122,7 +121,7 @@ def answers_to_strangers_are_short():
             check(len(sizes) <= 1 and sum(sizes) <= 3 * len(text), "%r: %r" % (text, sizes))
 
 
-@fact
+@native
 def forged_joins_leave_no_trace():
     with server() as p, Client(p.port()) as ann:
         port = p.port()
@@ -151,7 +150,7 @@ def forged_joins_leave_no_trace():
         check(p.process.poll() is None, "it ended")
 
 
-@fact
+@native
 def bad_cookies_are_dropped_without_a_word():
     with server() as p:
         port = p.port()
@@ -172,7 +171,7 @@ def bad_cookies_are_dropped_without_a_word():
             check_equal("* welcome, 1 here", ann.hear(), "answer")
 
 
-@fact
+@native
 def joining_twice_is_joining_once():
     with server() as p:
         port = p.port()
@@ -186,7 +185,7 @@ def joining_twice_is_joining_once():
             check_equal(["ann"], who(ann), "names")
 
 
-@fact
+@native
 def what_is_no_line_of_text_is_dropped():
     with server() as p:
         port = p.port()
@@ -202,7 +201,7 @@ def what_is_no_line_of_text_is_dropped():
             check_equal("ann: a\tb", bob.hear(), "the only line")
 
 
-@fact
+@native
 def names_are_short_and_plain():
     with server() as p, Client(p.port()) as c:
         for name in ("", " ", "a b", "n" * 17, "ann!", "\u00e4nn", "*", "a:"):
@@ -233,7 +232,7 @@ def who_is_silent_is_forgotten():
             check_equal("* first say /join NAME", ann.say("good morning").hear(), "to ann")
 
 
-@fact
+@native
 def a_full_room_is_said():
     with server() as p:
         port = p.port()
@@ -252,7 +251,7 @@ def a_full_room_is_said():
                 c.s.close()
 
 
-@fact
+@native
 def lines_reach_two_hundred():
     with server() as p:
         port = p.port()
@@ -271,7 +270,7 @@ def lines_reach_two_hundred():
                 c.s.close()
 
 
-@fact
+@native
 def a_client_that_left_without_a_word_hurts_nobody():
     with server() as p:
         port = p.port()
@@ -287,7 +286,7 @@ def a_client_that_left_without_a_word_hurts_nobody():
                 check_equal("ann: line %d" % i, bob.hear(), "to bob")
 
 
-@fact
+@native
 def servers_cannot_be_made_to_talk_to_each_other():
     with server() as one, server() as two:
         with Client(one.port()) as c:
@@ -315,7 +314,7 @@ def both_families_meet():
             check_equal("four: hello", six.hear(), "to six")
 
 
-@fact
+@native
 def port_9000_is_the_default():
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
@@ -348,17 +347,17 @@ def check_three(command):
             check(b"eve: " not in c.out and b"bob: " not in b.out, "a speaker heard itself")
 
 
-@fact
+@native
 def three_netcats_talk():
     check_three([openbsd_nc(), "-u", "127.0.0.1", "PORT"])
 
 
-@fact
+@native
 def three_ncats_talk():
     check_three([tool("ncat"), "-u", "127.0.0.1", "PORT"])
 
 
-@fact
+@native
 def three_socats_talk():
     check_three([tool("socat"), "-", "UDP4:127.0.0.1:PORT"])
 
@@ -381,7 +380,7 @@ def the_hash_is_siphash():
     check_equal([b"726fdb47dd0e0e31", b"93f5f5799a932462", b"3f2acc7f57c29bdb"], out, "hashes")
 
 
-@fact
+@native
 def signals_end_it_cleanly():
     if WINE:
         raise Skip("no signals under Wine")
@@ -392,14 +391,14 @@ def signals_end_it_cleanly():
             check_equal(b"", bytes(p.err), "stderr")
 
 
-@fact
+@native
 def idle_costs_nothing():
     with server() as p, Client(p.port()) as c:
         c.join("ann")
         check_idle(p.pid)
 
 
-@fact
+@native
 def usage_is_exit_code_2():
     for words in (["a", "b"], ["--idle", "0"], ["--idle", "x", "127.0.0.1:0"],
                   ["--idle", "1e9"], ["--help"]):
