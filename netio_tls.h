@@ -3372,6 +3372,17 @@ static int netio__tls_identity_put(netio_tls_ctx *ctx, void *id, netio_buf leaf,
     return err;
 }
 
+// RFC 6960 section 4.2.1: a sequence of a status, 0 for success, and the answer.
+static bool netio__tls_is_ocsp(netio_buf staple)
+{
+    netio__der d, whole, status, answer;
+    d.at = (const uint8_t *)staple.data;
+    d.len = staple.len;
+    return netio__der_take(&d, NETIO__DER_SEQUENCE, &whole) && d.len == 0 &&
+           netio__der_take(&whole, 0x0A, &status) && netio__der_is(&status, "", 1) &&
+           netio__der_take(&whole, 0xA0, &answer);
+}
+
 static int netio__tls_identity_add(netio_tls_ctx *ctx, const netio_tls_identity *from,
                                    netio_tls_error *why)
 {
@@ -3383,6 +3394,9 @@ static int netio__tls_identity_add(netio_tls_ctx *ctx, const netio_tls_identity 
     if (from->cert_file) err = netio__tls_load(&cert_file, from->cert_file, why);
     if (err == 0 && from->key_file) err = netio__tls_load(&key_file, from->key_file, why);
     if (err == 0 && from->staple_file) err = netio__tls_load(&staple, from->staple_file, why);
+    if (err == 0 && staple.len && !netio__tls_is_ocsp(staple))
+        err = netio__tls_say(why, NETIO_TLS_CONFIG, from->staple_file,
+                             " is no OCSP answer in DER that says yes", NETIO__TLS_END);
     if (cert_file.data) cert = cert_file;
     if (key_file.data) key = key_file;
     if (err == 0) err = ctx->be->identity_open(&id, ctx, cert, key, from, &leaf, why);
@@ -3503,6 +3517,8 @@ static int netio__tls_settings(netio_tls_ctx *ctx, netio_tls_error *why)
     if (!cfg->max_version) cfg->max_version = NETIO_TLS_1_3;
     if (!cfg->peer_chain_max) cfg->peer_chain_max = 64 << 10;
     if (!cfg->session_max) cfg->session_max = 32;
+    // Where 1.2 is the floor there is nothing to allow, and 1.2 stays as strict as it is.
+    if (cfg->min_version >= NETIO_TLS_1_2) cfg->insecure_allow_tls_1_0 = false;
     if (cfg->min_version < lowest && cfg->min_version >= NETIO_TLS_1_0)
         return netio__tls_say(why, NETIO_TLS_CONFIG, "min_version below TLS 1.2 needs ",
                               "insecure_allow_tls_1_0", NETIO__TLS_END);
@@ -4264,11 +4280,11 @@ static int netio__tls_filter_open(netio_filter_io *io, void *arg)
 
 // --- one after the other ------------------------------------------------------------------------
 //
-// A handshake's step takes as long as fifty messages. So that a flood of them does not hold up those
-// who are connected, one is made in a turn. The others stand in line, and only the first of them is
-// called in every turn: a long line costs no more than a short one. One whose connection is closing
-// is not called any more; the others pass by it. Loops of several threads may share a context, so
-// all of this is under the lock.
+// A handshake's step takes as long as fifty messages. So that a flood of them does not hold up
+// those who are connected, one is made in a turn. The others stand in line, and only the first of
+// them is called in every turn: a long line costs no more than a short one. One whose connection is
+// closing is not called any more; the others pass by it. Loops of several threads may share a
+// context, so all of this is under the lock.
 
 typedef struct netio__tls_wait {
     struct netio__tls_wait *next, *before;
