@@ -61,6 +61,16 @@ netcat-openbsd               nc                               the other end of t
 curl                         curl                             the other end of the wire
 openssl                      openssl                          certificates, a TLS port for netdiag
 libssl-dev                   -                                a library for netio_tls.h
+gnutls-bin                   gnutls-cli                       another TLS
+stunnel4                     stunnel                          TLS in front of others
+sslscan                      sslscan                          what others make of our TLS
+testssl.sh                   testssl                          what others make of our TLS
+nmap                         nmap                             what others make of our TLS
+nginx-light                  nginx                            another HTTP server
+wrk                          wrk                              load on http_server
+redis-server                 redis-server                     another Redis
+redis-tools                  redis-cli                        another Redis
+coturn                       turnserver                       another STUN
 tcpdump                      tcpdump                          reading captures
 iputils-ping                 ping                             a witness for ping
 T
