@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# NATIVE: there is nothing in it to run under an emulator
 """STUN, examples/common/stun.h, with coturn: our client asks its server, its client asks ours; and
 on bytes that were made here from the text of RFC 8489 alone."""
 import os
