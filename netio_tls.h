@@ -650,9 +650,9 @@ static bool netio__x509_parse(netio__x509 *x, const void *der, size_t len)
     x->spki.at = tbs.at;
     if (!netio__der_take(&tbs, NETIO__DER_SEQUENCE, &part)) return false;
     x->spki.len = (size_t)(tbs.at - x->spki.at);
-    netio__der_take(&tbs, 0xA1, &part); // unique identifiers, of version 2
-    netio__der_take(&tbs, 0xA2, &part);
-    if (!netio__der_take(&tbs, 0xA3, &list)) return true;
+    netio__der_take(&tbs, 0x81, &part); // unique identifiers, of version 2
+    netio__der_take(&tbs, 0x82, &part);
+    if (!netio__der_take(&tbs, 0xA3, &list)) return tbs.len == 0;
     if (!netio__der_take(&list, NETIO__DER_SEQUENCE, &part)) return false;
     while (part.len)
         if (!netio__der_take(&part, NETIO__DER_SEQUENCE, &list) || !netio__x509_extension(x, list))
@@ -1510,6 +1510,8 @@ static void netio__tls_verify_say(netio_tls *t, netio__tls_findings *f, unsigned
     char title[64], date[16], at[8];
     size_t i = 0;
     while (!(bits & order[i])) i++;
+    // Where keys were agreed on, nothing about the certificate would help.
+    while (t->ctx->cfg.psk && !t->server && order[i] != NETIO_TLS_REFUSED) i++;
     unsigned index = netio__tls_index(order[i]);
     size_t depth = f->depth[index];
     size_t place = depth < chain->count ? depth : chain->count - 1;
@@ -2059,8 +2061,9 @@ static int netio__ossl_fail(netio_tls *t)
     } else {
         int code = netio__ossl_classify(t, reason);
         netio__tls_say(e, code,
-                       code == NETIO_TLS_VERSION  ? "no TLS version in common: "
-                       : code == NETIO_TLS_LIMIT  ? "larger than peer_chain_max allows: "
+                       code == NETIO_TLS_VERSION ? "no TLS version in common: "
+                       : code == NETIO_TLS_LIMIT
+                           ? "too large a message (for certificates see peer_chain_max): "
                        : code == NETIO_TLS_VERIFY ? "the peer was not verified: "
                        : code == NETIO_TLS_BACKEND
                            ? "the TLS library failed: "
