@@ -9,7 +9,7 @@ import threading
 import time
 
 from common import (EMULATOR, WINE, Run, Skip, check, check_equal, fact, in_thread, main,
-                    openbsd_nc, program, receive_all, tool)
+                    native, openbsd_nc, program, receive_all, tool)
 
 PROGRAM = program("rpc")
 
@@ -165,7 +165,7 @@ def calls_are_answered():
              b"4294967295:OK:\xbc\xc3\n")
 
 
-@fact
+@native
 def what_is_no_call_is_dropped():
     bad = [b"", b"hello", b"2:UPPER", b":UPPER:x", b"x:UPPER:x", b"-1:ECHO:x", b"01:ECHO:x",
            b"4294967296:ECHO:x", b" 1:ECHO:x", b"3:ECHO", b"7"]
@@ -176,7 +176,7 @@ def what_is_no_call_is_dropped():
             p.expect(rb"1 answered, %d dropped" % len(bad))
 
 
-@fact
+@native
 def answers_come_when_they_are_ready():
     with serve() as p:
         talk(p, b"1:AFTER:300:slow\n2:AFTER:100:less\n3:ECHO:now\n4:AFTER:200:some:what\n",
@@ -194,7 +194,7 @@ def calls_come_in_any_pieces():
         check_equal(b"12:OK:IN PIECES\n", receive_all(s, 16), "answer")
 
 
-@fact
+@native
 def a_line_that_never_ends_ends_the_client():
     need_time()
     with serve() as p:
@@ -222,7 +222,7 @@ def who_does_not_read_is_not_read_either():
         talk(p, b"2:ECHO:others are served\n", b"2:OK:others are served\n")
 
 
-@fact
+@native
 def binary_messages_have_five_bytes_before_them():
     def message(kind, data):
         return struct.pack(">IB", len(data), kind) + data
@@ -251,12 +251,12 @@ def type_into(command):
         check_equal(0, c.wait(), "exit code of %s" % command[0])
 
 
-@fact
+@native
 def netcat_types_a_call():
     type_into([openbsd_nc(), "-N"])
 
 
-@fact
+@native
 def ncat_types_a_call():
     need_time()
     type_into([tool("ncat")])
@@ -264,7 +264,7 @@ def ncat_types_a_call():
 
 # --- the client ---
 
-@fact
+@native
 def a_client_makes_the_calls_on_its_input():
     with serve() as p:
         code, lines, counts, _ = make_calls(
@@ -302,7 +302,7 @@ def ten_workers_make_five_connections_at_most():
         check(server.accepted <= 5, "%d connections" % server.accepted)
 
 
-@fact
+@native
 def answers_in_another_order_reach_the_right_callers():
     need_time()
     held = []
@@ -319,7 +319,7 @@ def answers_in_another_order_reach_the_right_callers():
         check_equal(0, code, "exit code")
 
 
-@fact
+@native
 def a_call_without_an_answer_times_out_alone():
     need_time()
     asked = []
@@ -347,7 +347,7 @@ def a_call_without_an_answer_times_out_alone():
         check_equal(1, code, "exit code")
 
 
-@fact
+@native
 def what_is_no_answer_costs_the_connection():
     need_time()
     def answer(server, s, number, text):
@@ -362,7 +362,7 @@ def what_is_no_answer_costs_the_connection():
         each_ended_once(4, counts)
 
 
-@fact
+@native
 def each_call_ends_once_while_the_server_restarts():
     need_signals()
     total = 10000000  # more than there is time for
@@ -394,7 +394,7 @@ def each_call_ends_once_while_the_server_restarts():
         check(counts["links"] <= 5, "links %r" % counts)
 
 
-@fact
+@native
 def the_backup_stands_in_until_the_primary_is_back():
     need_time()
     with Server(by_name, "primary") as primary, Server(by_name, "backup") as backup:
@@ -417,7 +417,7 @@ def the_backup_stands_in_until_the_primary_is_back():
             check_equal(1 if counts["reset"] else 0, code, "exit code")
 
 
-@fact
+@native
 def with_all_servers_down_it_gives_up_once():
     with socket.socket() as s, socket.socket() as t:
         s.bind(("127.0.0.1", 0))  # bound, not listening: refused
@@ -434,7 +434,7 @@ def with_all_servers_down_it_gives_up_once():
         check(time.monotonic() - start < 8, "those who waited did not hear of it")
 
 
-@fact
+@native
 def a_server_that_comes_late_is_waited_for():
     need_time()
     with socket.socket() as s:
@@ -469,7 +469,7 @@ def listener():
     return s, "127.0.0.1:%d" % s.getsockname()[1]
 
 
-@fact
+@native
 def nothing_is_said_before_the_acknowledgement():
     need_time()
     s, address = listener()
@@ -489,7 +489,7 @@ def nothing_is_said_before_the_acknowledgement():
         check_equal(0, c.wait(), "exit code")
 
 
-@fact
+@native
 def a_missing_acknowledgement_is_a_timeout():
     s, address = listener()
     with s, rpc("turns", "--timeout", 0.4, address) as c:
@@ -506,7 +506,7 @@ def a_missing_acknowledgement_is_a_timeout():
             check_equal(b"", receive_all(peer), "what followed")
 
 
-@fact
+@native
 def another_answer_is_no_acknowledgement():
     need_time()
     s, address = listener()
@@ -572,7 +572,7 @@ def jobs_are_done_by_whoever_comes():
                     "counts")
 
 
-@fact
+@native
 def a_hundred_jobs_survive_a_killed_worker():
     with Queue(["AFTER:50:%d" % i for i in range(1, 101)], 4, ready=True) as q:
         if not WINE:  # stopped, it soon has a job that it does not finish
@@ -586,7 +586,7 @@ def a_hundred_jobs_survive_a_killed_worker():
         check(WINE or counts["given"] == 1, "%d given again" % counts["given"])
 
 
-@fact
+@native
 def a_job_that_kills_its_workers_is_parked():
     jobs = ["UPPER:a", "DIE:", "UPPER:b", "UPPER:c", "AFTER:100:d"]
     with Queue(jobs, 4, may_die=True) as q:
@@ -601,7 +601,7 @@ def a_job_that_kills_its_workers_is_parked():
             time.sleep(0.01)
 
 
-@fact
+@native
 def a_worker_that_is_too_slow_loses_the_job():
     with Queue(["UPPER:a"], 0, "--timeout", 0.4) as q:
         host, port = q.address.rsplit(":", 1)
@@ -622,7 +622,7 @@ def a_worker_that_is_too_slow_loses_the_job():
         check_equal(1, counts["given"], "given again")
 
 
-@fact
+@native
 def workers_come_back_to_a_new_queue():
     need_time()
     with Queue(["UPPER:a"], 1) as q:
@@ -635,7 +635,7 @@ def workers_come_back_to_a_new_queue():
 
 # --- the end ---
 
-@fact
+@native
 def a_signal_ends_each_mode():
     need_signals()
     with Queue(["UPPER:a"], 0) as q, serve() as p, Server(lambda *_: None) as mute:
@@ -659,7 +659,7 @@ def a_signal_ends_each_mode():
         check_equal(1, q.queue.stop(), "exit code of queue, with a job left")
 
 
-@fact
+@native
 def wrong_use_is_said():
     for words in ([], ["serve"], ["dance", "127.0.0.1:0"], ["serve", "--what", "127.0.0.1:0"],
                   ["call", "--links", "0", "127.0.0.1:1"], ["call", "--count"],
