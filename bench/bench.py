@@ -30,6 +30,7 @@ PROGRAMS = {
     "netio": ("netio.c", "-lpthread"),
     "netio_poller": ("netio_poller.c", ""),
     "netio_udp": ("netio_udp.c", ""),
+    "netio_tls": ("netio_tls.c", "-lssl -lcrypto -lpthread"),
     "uring": ("uring.c", "-luring"),
     "uv": ("uv.c", "-luv"),
     "event": ("event.c", "-levent"),
@@ -71,8 +72,16 @@ SERVERS = {
     "block+mmsg": ("udp", "{bin}/udp {port} udp --mmsg", "udp"),
     "libuv-udp": ("udp", "{bin}/uv {port} udp", "udp"),
     "openssl-fd": ("tls", "{bin}/tls {port} {mode}" + TLS, NO_FAN),
+    "openssl-fd-as-is": ("tls", "{bin}/tls {port} {mode} --nora" + TLS, NO_FAN),
+    "openssl-bio": ("tls", "{bin}/tls {port} {mode} --bio" + TLS, NO_FAN),
     "openssl-mem": ("tls", "{bin}/tls {port} {mode} --mem" + TLS, NO_FAN),
+    "netio-tls": ("tls", "{bin}/netio_tls {port} {mode}" + TLS, NO_FAN),
     "bufferevent-ssl": ("tls", "{bin}/bufferevent {port} {mode} --tls {cert} {key}", NO_FAN),
+    "openssl-fd-small": ("tls-small", "{bin}/tls {port} {mode} --piece 1000" + TLS, "source"),
+    "openssl-bio-small": ("tls-small", "{bin}/tls {port} {mode} --bio --piece 1000" + TLS,
+                          "source"),
+    "netio-tls-small": ("tls-small", "{bin}/netio_tls {port} {mode}" + TLS + " --piece 1000",
+                        "source"),
 }
 NOT_IN_FULL = {"epoll-lt-again", "netio-poll", "netio-select", "netio-loop-poll",
                "netio-loop-select"}
@@ -108,6 +117,7 @@ WORKLOADS = {
     "tls-echo50-64": ("tls", "echo", "echo --tls --conns 50 --size 64"),
     "tls-sink": ("tls", "sink", "sink --tls"),
     "tls-source": ("tls", "source", "source --tls"),
+    "tls-source-small": ("tls-small", "source", "source --tls"),
     "tls-full": ("tls", "echo", "churn --tls --conns 20 --size 64"),
     "tls-resumed": ("tls", "echo", "churn --tls --resume --conns 20 --size 64"),
     "tls-idle": ("tls", "echo", "idle --tls --conns 2000 --size 1024"),
@@ -456,7 +466,7 @@ def connections_of(workload):
 def smoke_names(names, servers, workload, base, seen):
     """The base and netio's servers for each workload, of the others each once."""
     group = WORKLOADS[workload][0]
-    return [s for s in names if s == base[group] or s == "netio-poller" or
+    return [s for s in names if s in (base[group], "netio-poller", "netio-tls") or
             ("idle" not in workload and program_of(servers[s][1]) and s not in seen)]
 
 
@@ -480,7 +490,7 @@ def main():
         wanted = {program_of(servers[s][1]) for s in names} - {None}
         have = build_servers(tmp, [p for p in PROGRAMS if p in wanted])
         names = [s for s in names if program_of(servers[s][1]) in have | {None}]
-        if tls and any(servers[s][0] == "tls" for s in names):
+        if tls and any(servers[s][0].startswith("tls") for s in names):
             make_certificate(tmp)
         run = Runner(tmp, a.server_cpu, a.load_cpu, a.secs, a.warm)
         if a.awake:
@@ -493,7 +503,7 @@ def main():
             who = [s for s in names if servers[s][0] == group and mode in servers[s][2].split()]
             if a.smoke:
                 who = smoke_names(who, servers, w, base, seen)
-            if group == "tls" and not tls:
+            if group.startswith("tls") and not tls:
                 continue
             if connections_of(w) + 100 > limit:
                 note("left out: %s (only %d descriptors)" % (w, limit))

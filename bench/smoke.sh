@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds every server whose library is there, runs each workload for 0.3 s and each measurement of
-# poller.sh, sockets.sh and the programs by themselves (frame, websocket, network, timers) as short as
-# it can be. Numbers mean nothing here: this shows that the benchmark works.
+# poller.sh, sockets.sh, tls.sh and the programs by themselves (frame, websocket, network, timers) as
+# short as it can be. Numbers mean nothing here: this shows that the benchmark works.
 # --short: netio's own servers and a few workloads only. Exit code 77 if a tool is missing that
 # nothing runs without.
 dir=$(cd "$(dirname "$0")" && pwd) || exit 1
@@ -33,5 +33,6 @@ if [ "${1:-}" = --short ]; then
 fi
 programs frame websocket network timers || exit
 sh "$dir/bench.sh" --smoke || exit
+sh "$dir/tls.sh" --quick || [ $? = 77 ] || exit
 sh "$dir/sockets.sh" --smoke || exit
 sh "$dir/poller.sh" --smoke

@@ -636,6 +636,137 @@ TEST(tls_conn, many_clients_at_once_are_all_served)
     contexts_end();
 }
 
+// Dials them all to an echo server, whose ends are `accepted`, one more than clients.
+static void crowd_open(duo *d, pool *p, end *clients, end *accepted, int count)
+{
+    memset(clients, 0, (size_t)count * sizeof *clients);
+    memset(accepted, 0, (size_t)(count + 1) * sizeof *accepted);
+    memset(p, 0, sizeof *p);
+    p->kind = KIND_POOL;
+    p->ends = accepted;
+    p->cap = (size_t)count + 1;
+    p->like.echo = true;
+    d->listen.conn.user = p;
+    d->dial.timeout_ms = d->listen.conn.handshake_timeout_ms = 60000;
+    duo_open(d, &end_all, &end_plain);
+    for (int i = 0; i < count; i++) duo_dial(d, &clients[i], &end_all);
+}
+
+static int opened_of(const end *ends, int count)
+{
+    int n = 0;
+    for (int i = 0; i < count; i++) n += ends[i].opened;
+    return n;
+}
+
+// A flood of handshakes leaves time for the others.
+TEST(tls_conn, a_turn_finishes_one_handshake_at_most)
+{
+    static end clients[20], accepted[21];
+    duo d;
+    pool p;
+    contexts(NULL, "good.pem", NULL);
+    tls_duo(&d);
+    crowd_open(&d, &p, clients, accepted, 20);
+    int most = 0, before = opened_of(accepted, 21), now = before;
+    for (uint64_t by = test_ms() + 30000; now < 21 && test_ms() < by; before = now) {
+        CHECK(netio_loop_run_once(d.loop, 10) >= 0);
+        now = opened_of(accepted, 21);
+        if (now - before > most) most = now - before;
+    }
+    CHECK_EQ(21, now);
+    CHECK_EQ(1, most);
+    duo_close(&d);
+    for (int i = 0; i < 20; i++) end_check(&clients[i]);
+    contexts_end();
+}
+
+// Whoever stands in line and leaves it does not stop those behind.
+TEST(tls_conn, handshakes_that_are_given_up_hold_up_nobody)
+{
+    static end clients[30], accepted[31];
+    duo d;
+    pool p;
+    contexts(NULL, "good.pem", NULL);
+    tls_duo(&d);
+    crowd_open(&d, &p, clients, accepted, 30);
+    for (int i = 0; i < 30; i += 3) {
+        for (int turn = 0; turn < 3; turn++) CHECK(netio_loop_run_once(d.loop, 1) >= 0);
+        if (!clients[i].opened) CHECK_OK(CALL(netio_conn_abort(clients[i].c)));
+    }
+    for (int i = 0; i < 30; i++) RUN_UNTIL(d.loop, clients[i].opened || clients[i].closed);
+    CHECK(opened_of(clients, 30) >= 20);
+    test_loop_destroy(&d.loop);
+    contexts_end();
+}
+
+// --- what it costs ------------------------------------------------------------------------------
+
+static void no_tickets(netio_tls_config *cfg) { cfg->no_tickets = true; }
+
+// Of netio, for one end of a connection that has echoed something and is idle.
+static long long idle_bytes(bool tls)
+{
+    enum { COUNT = 24, WARM = 8 };
+
+    static end clients[COUNT], accepted[COUNT + 1];
+    duo d;
+    pool p;
+    long long before = 0;
+    if (tls) tls_duo(&d);
+    else duo_init(&d);
+    crowd_open(&d, &p, clients, accepted, 0);
+    p.cap = COUNT + 1;
+    for (int i = 0; i < COUNT; i++) {
+        memset(&clients[i], 0, sizeof clients[i]);
+        memset(&accepted[i + 1], 0, sizeof accepted[i + 1]);
+        clients[i].seed = clients[i].out_seed = 200;
+        clients[i].out_len = 40000;
+        duo_dial(&d, &clients[i], &end_all);
+        end_pump(&clients[i]);
+        RUN_UNTIL(d.loop, clients[i].got == 40000);
+        test_run_for(d.loop, 2);
+        if (i == WARM) before = test_bytes();
+    }
+    long long bytes = test_bytes() - before;
+    test_loop_destroy(&d.loop);
+    return bytes / (2 * (COUNT - 1 - WARM));
+}
+
+TEST(tls_conn, an_idle_connection_owns_half_a_kilobyte_more_than_without)
+{
+    if (test_bytes() < 0) SKIP("the heap does not tell");
+    contexts(no_tickets, "good.pem", no_tickets);
+    long long plain = idle_bytes(false), tls = idle_bytes(true);
+    printf("    %lld bytes, %lld without TLS\n", tls, plain);
+    CHECK_BETWEEN(plain + 64, plain + 512, tls);
+    contexts_end();
+}
+
+TEST(tls_conn, messages_are_passed_without_allocating)
+{
+    static char message[5000];
+    duo d;
+    if (test_in_memory()) SKIP("that network allocates");
+    contexts(NULL, "good.pem", NULL);
+    tls_duo(&d);
+    d.b.echo = true;
+    duo_open(&d, &end_all, &end_plain);
+    long allocs = 0;
+    long long bytes = 0;
+    for (uint64_t i = 1; i <= 60; i++) {
+        CHECK_OK(CALL(netio_conn_write(d.a.c, message, sizeof message)));
+        RUN_UNTIL(d.loop, d.a.got == i * sizeof message);
+        if (i != 10) continue;
+        bytes = test_bytes();
+        allocs = test_allocs();
+    }
+    CHECK_EQ(allocs, test_allocs());
+    CHECK_EQ(bytes, test_bytes());
+    duo_close(&d);
+    contexts_end();
+}
+
 TEST(tls_conn, a_second_dial_is_resumed)
 {
     contexts(NULL, "good.pem", NULL);
@@ -737,5 +868,10 @@ TEST_MAIN("tls_conn", T(tls_conn, all_bytes_and_both_ends_pass),
           T(tls_conn, bytes_behind_the_upgrade_command_forbid_it),
           T(tls_conn, the_role_can_be_told),
           T(tls_conn, a_certificate_is_renewed_without_dropping_anyone),
-          T(tls_conn, many_clients_at_once_are_all_served), T(tls_conn, a_second_dial_is_resumed),
-          T(tls_conn, a_relay_joins_tls_and_plain), T(tls_conn, every_allocation_may_fail))
+          T(tls_conn, many_clients_at_once_are_all_served),
+          T(tls_conn, a_turn_finishes_one_handshake_at_most),
+          T(tls_conn, handshakes_that_are_given_up_hold_up_nobody),
+          T(tls_conn, an_idle_connection_owns_half_a_kilobyte_more_than_without),
+          T(tls_conn, messages_are_passed_without_allocating),
+          T(tls_conn, a_second_dial_is_resumed), T(tls_conn, a_relay_joins_tls_and_plain),
+          T(tls_conn, every_allocation_may_fail))

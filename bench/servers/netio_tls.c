@@ -1,7 +1,9 @@
 // netio.c's echo, sink and source with one more line for TLS.
 //
 //     cc -O2 -I. bench/servers/netio_tls.c -o netio_tls -lssl -lcrypto -lpthread
-//     ./netio_tls PORT echo|sink|source --cert FILE --key FILE
+//     ./netio_tls PORT echo|sink|source --cert FILE --key FILE [--piece BYTES]
+//
+// --piece is how much `source` writes at a time, 16384 if it is not given.
 #define NETIO_IMPLEMENTATION
 #define NETIO_TLS_OPENSSL
 #include "netio_tls.h"
@@ -11,6 +13,7 @@
 #include <string.h>
 
 static char block[256 * 1024]; // what `source` sends, again and again
+static size_t piece = 16384;
 
 static void echo_data(netio_conn c, const void *data, size_t len)
 {
@@ -19,7 +22,7 @@ static void echo_data(netio_conn c, const void *data, size_t len)
 
 static void source_more(netio_conn c)
 {
-    while (!netio_conn_congested(c) && netio_conn_write(c, block, 16384) == 0) {}
+    while (!netio_conn_congested(c) && netio_conn_write(c, block, piece) == 0) {}
 }
 
 static const netio_handler *handler_of(const char *mode)
@@ -40,9 +43,12 @@ int main(int argc, char **argv)
     netio_tls_error why;
     netio_tls_ctx *tls;
     netio_loop *loop;
-    if (argc != 7 || strcmp(argv[3], "--cert") || strcmp(argv[5], "--key") ||
-        !handler_of(argv[2])) {
-        fprintf(stderr, "usage: %s PORT echo|sink|source --cert FILE --key FILE\n", argv[0]);
+    if (argc == 9 && strcmp(argv[7], "--piece") == 0) piece = (size_t)atoi(argv[8]);
+    else if (argc != 7) piece = 0;
+    if (piece < 1 || piece > sizeof block || strcmp(argv[3], "--cert") ||
+        strcmp(argv[5], "--key") || !handler_of(argv[2])) {
+        fprintf(stderr, "usage: %s PORT echo|sink|source --cert FILE --key FILE [--piece BYTES]\n",
+                argv[0]);
         return 2;
     }
     cfg.cert_file = argv[4];

@@ -3,6 +3,9 @@
 //   --cert FILE --key FILE
 //   --mem    OpenSSL never sees the socket: memory BIOs, a shared receive and a shared send buffer,
 //            one recv and one send a wakeup, as a stack of filters does it
+//   --bio    a BIO of our own instead, which reads where the received bytes lie and writes to
+//            one send buffer that all connections share: nothing is copied, as far as can be
+//   --piece BYTES    how much `source` writes at a time, 16384 if it is not given
 //   --nora   no read-ahead: two reads a record; matters only without --mem
 //   --keep   without SSL_MODE_RELEASE_BUFFERS: 34 KiB of buffers stay with each connection
 #include "common.h"
@@ -12,15 +15,20 @@
 
 struct conn {
     SSL *ssl;
-    BIO *in, *out;
+    BIO *in, *out; // of --mem
     char *owe;
     uint32_t len, off;
     uint8_t open, want;
 };
 static struct conn conns[MAXFD];
 static SSL_CTX *ctx;
-static int ep, lfd, f_mem;
-static char wire[128 * 1024];
+static BIO_METHOD *method; // of --bio
+static int ep, lfd, f_mem, f_bio, piece;
+
+// What was received and not read yet, and what waits to be sent, of the connection whose turn it
+// is.
+static char wire[256 * 1024], ready[512 * 1024];
+static size_t wire_off, wire_len, ready_len;
 
 static void ctl(int op, int fd, uint32_t ev)
 {
@@ -38,6 +46,7 @@ static void drop(int fd)
     SSL_free(c->ssl);
     free(c->owe);
     memset(c, 0, sizeof *c);
+    ready_len = 0;
     close(fd);
 }
 
@@ -60,7 +69,67 @@ static void owe(struct conn *c, const char *p, size_t n)
     c->len += (uint32_t)n;
 }
 
-// With --mem: what OpenSSL wants on the wire goes out in one send.
+// --- a BIO of our own ----------------------------------------------------------------------------
+
+static int bio_read(BIO *b, char *p, int n)
+{
+    size_t k = wire_len - wire_off < (size_t)n ? wire_len - wire_off : (size_t)n;
+    BIO_clear_retry_flags(b);
+    if (k == 0) {
+        BIO_set_retry_read(b);
+        return -1;
+    }
+    memcpy(p, wire + wire_off, k);
+    wire_off += k;
+    return (int)k;
+}
+
+static int bio_write(BIO *b, const char *p, int n)
+{
+    BIO_clear_retry_flags(b);
+    if ((size_t)n > sizeof ready - ready_len) return -1;
+    memcpy(ready + ready_len, p, (size_t)n);
+    ready_len += (size_t)n;
+    return n;
+}
+
+static long bio_ctrl(BIO *b, int cmd, long num, void *ptr)
+{
+    (void)b, (void)num, (void)ptr;
+    return cmd == BIO_CTRL_FLUSH;
+}
+
+static BIO *bio_new(void)
+{
+    if (!method) {
+        method = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "bench");
+        BIO_meth_set_read(method, bio_read);
+        BIO_meth_set_write(method, bio_write);
+        BIO_meth_set_ctrl(method, bio_ctrl);
+    }
+    BIO *b = BIO_new(method);
+    BIO_set_init(b, 1);
+    return b;
+}
+
+// What OpenSSL has written since it was last asked.
+static size_t written(struct conn *c, char **p)
+{
+    if (f_bio) {
+        *p = ready;
+        return ready_len;
+    }
+    long n = BIO_get_mem_data(c->out, p);
+    return n > 0 ? (size_t)n : 0;
+}
+
+static void forget(struct conn *c)
+{
+    ready_len = 0;
+    if (!f_bio) BIO_reset(c->out);
+}
+
+// With --mem and --bio: what OpenSSL wants on the wire goes out in one send.
 static int wire_out(int fd)
 {
     struct conn *c = &conns[fd];
@@ -81,12 +150,13 @@ static int wire_out(int fd)
             c->off = 0;
         }
         char *p;
-        long n = BIO_get_mem_data(c->out, &p);
-        if (n <= 0) break;
-        w = send(fd, p, (size_t)n, MSG_NOSIGNAL);
+        size_t n = written(c, &p);
+        if (n == 0) break;
+        w = send(fd, p, n, MSG_NOSIGNAL);
         if (w < 0 && errno != EAGAIN) return -1;
-        if (w < n) owe(c, p + (w > 0 ? w : 0), (size_t)(n - (w > 0 ? w : 0)));
-        BIO_reset(c->out);
+        if (w < 0) w = 0;
+        if ((size_t)w < n) owe(c, p + w, n - (size_t)w);
+        forget(c);
     }
     want_write(fd, 0);
     return 0;
@@ -122,13 +192,13 @@ static int pour(int fd)
     for (int i = 0; i < 16; i++) {
         if (f_mem) {
             if (c->len) return 0;
-            for (int k = 0; k < 8; k++) {
-                if (SSL_write(c->ssl, g_zeros, 16384) <= 0) return -1;
+            for (int sum = 0; sum < 8 * 16384; sum += piece) {
+                if (SSL_write(c->ssl, g_zeros, piece) <= 0) return -1;
             }
             if (wire_out(fd) < 0) return -1;
         } else {
             ERR_clear_error();
-            int w = SSL_write(c->ssl, g_zeros, 16384);
+            int w = SSL_write(c->ssl, g_zeros, piece);
             if (w <= 0) {
                 want_write(fd, 1);
                 return SSL_get_error(c->ssl, w) == SSL_ERROR_WANT_WRITE ? 0 : -1;
@@ -146,7 +216,9 @@ static int input(int fd)
     if (f_mem) {
         ssize_t n = recv(fd, wire, sizeof wire, 0);
         if (n <= 0) return n < 0 && errno == EAGAIN ? 0 : -1;
-        BIO_write(c->in, wire, (int)n);
+        wire_off = 0;
+        wire_len = (size_t)n;
+        if (!f_bio) BIO_write(c->in, wire, (int)n);
     }
     ERR_clear_error();
     if (!c->open) {
@@ -209,7 +281,10 @@ static void accept_all(void)
         }
         struct conn *c = &conns[fd];
         c->ssl = SSL_new(ctx);
-        if (f_mem) {
+        if (f_bio) {
+            BIO *b = bio_new();
+            SSL_set_bio(c->ssl, b, b);
+        } else if (f_mem) {
             c->in = BIO_new(BIO_s_mem());
             c->out = BIO_new(BIO_s_mem());
             BIO_set_mem_eof_return(c->in, -1);
@@ -248,7 +323,13 @@ int main(int argc, char **argv)
 {
     static struct epoll_event ev[512];
     start(argc, argv);
-    f_mem = flag("--mem");
+    f_bio = flag("--bio");
+    f_mem = f_bio || flag("--mem");
+    piece = atoi(option("--piece", "16384"));
+    if (piece < 1 || piece > 16384) {
+        fprintf(stderr, "tls: --piece is at most 16384\n");
+        return 2;
+    }
     open_context();
     ep = epoll_create1(EPOLL_CLOEXEC);
     lfd = listen_tcp();
