@@ -9,7 +9,7 @@
 #     NEEDS command...     programs that running it needs
 #     PACKAGES text        what to install for it
 #     RUN kind             see tools/run-under.sh
-#     FLAGS ... LINK ...   for every compilation, for linking
+#     FLAGS ... LINK ...   for every compilation, for linking; tests are not optimised, netio is
 #     SOURCES ...          further sources for every program
 #     IMPL file            implements netio, instead of support/netio_impl.c
 #     BACKENDS ...         default: select poll epoll
@@ -57,10 +57,10 @@ function(netio_variant variant)
                                                            -o ${dir}/${name}.o
                            DEPENDS ${source} ${headers} COMMENT "${variant}: ${file}" VERBATIM)
     endfunction()
-    object(test ${support}/test.c)
+    object(test ${support}/test.c -O0)
     object(impl ${impl})
     object(impl_resolver ${impl} -DNETIO_TEST_RESOLVER=1 -O0) # of one or two programs
-    object(engine ${support}/engine.c)
+    object(engine ${support}/engine.c -O0)
     set(shared ${dir}/test.o ${dir}/engine.o)
     foreach(source IN LISTS V_SOURCES)
         get_filename_component(name ${source} NAME_WE)
@@ -82,7 +82,7 @@ function(netio_variant variant)
         set(headers ${headers} ${PROJECT_SOURCE_DIR}/netio_tls.h
                     ${CMAKE_CURRENT_SOURCE_DIR}/tls/tls_test.h)
         object(tls_impl ${CMAKE_CURRENT_SOURCE_DIR}/tls/tls_impl.c -DNETIO_TLS_OPENSSL -O0)
-        object(tls_test ${CMAKE_CURRENT_SOURCE_DIR}/tls/tls_test.c -DNETIO_TLS_OPENSSL)
+        object(tls_test ${CMAKE_CURRENT_SOURCE_DIR}/tls/tls_test.c -DNETIO_TLS_OPENSSL -O0)
     endif()
     set(programs "")
     foreach(name IN LISTS names V_TLS)
@@ -101,7 +101,7 @@ function(netio_variant variant)
             set(libraries -DNETIO_TLS_OPENSSL -lssl -lcrypto)
         endif()
         add_custom_command(OUTPUT ${program}
-            COMMAND ${compile} -std=gnu99 ${source} ${objects} -o ${program} ${libraries} ${V_LINK}
+            COMMAND ${compile} -std=gnu99 -O0 ${source} ${objects} -o ${program} ${libraries} ${V_LINK}
                     ${test_${name}_wrap}
             DEPENDS ${source} ${objects} ${headers} COMMENT "${variant}: test_${name}" VERBATIM)
         list(APPEND programs ${program})
@@ -218,13 +218,20 @@ if(TARGET variant-wine)
     file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/examples/*.c
                                       ${PROJECT_SOURCE_DIR}/examples/apps/*.c)
     set(programs "")
+    # Each has the implementation inside; here it is compiled once for all, and what the programs
+    # see of Windows through it comes from the command line. (udp_chat asks for rand_s first.)
+    set(program x86_64-w64-mingw32-gcc -O0 -DNETIO_TLS_NONE= -I${PROJECT_SOURCE_DIR})
+    add_custom_command(OUTPUT ${dir}/whole.o
+        COMMAND ${program} -DNETIO_IMPLEMENTATION -c ${compile}/tls.c -o ${dir}/whole.o
+        DEPENDS ${PROJECT_SOURCE_DIR}/netio.h ${PROJECT_SOURCE_DIR}/netio_tls.h
+        COMMENT "wine: netio for examples" VERBATIM)
+    list(APPEND program -DNETIO__IMPLEMENTED -DNETIO__TLS_IMPLEMENTED -include winsock2.h
+                        -include ws2tcpip.h -include windows.h -D_CRT_RAND_S=)
     foreach(source IN LISTS sources ITEMS ${CMAKE_CURRENT_SOURCE_DIR}/peers/driver.c)
         get_filename_component(name ${source} NAME_WE)
         add_custom_command(OUTPUT ${dir}/${name}.exe
-            COMMAND x86_64-w64-mingw32-gcc -O0 -DNETIO_TLS_NONE -I${PROJECT_SOURCE_DIR} ${source}
-                    -o ${dir}/${name}.exe
-                    -static -lws2_32
-            DEPENDS ${source} ${PROJECT_SOURCE_DIR}/netio.h COMMENT "wine: ${name}" VERBATIM)
+            COMMAND ${program} ${source} ${dir}/whole.o -o ${dir}/${name}.exe -static -lws2_32
+            DEPENDS ${source} ${dir}/whole.o COMMENT "wine: ${name}" VERBATIM)
         list(APPEND programs ${dir}/${name}.exe)
     endforeach()
     add_custom_target(wine-programs ALL DEPENDS ${programs})
@@ -247,11 +254,20 @@ endif()
 # --- fuzzing --------------------------------------------------------------------------------------
 
 find_program(NETIO_HAVE_clang clang)
+set(fuzz_impl ${CMAKE_CURRENT_BINARY_DIR}/fuzz_impl.o) # the same in all of them
+if(NETIO_HAVE_clang)
+    add_custom_command(OUTPUT ${fuzz_impl}
+        COMMAND clang -g -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
+                -DNETIO_IMPLEMENTATION -I${PROJECT_SOURCE_DIR} -c ${compile}/header.c
+                -o ${fuzz_impl}
+        DEPENDS ${PROJECT_SOURCE_DIR}/netio.h COMMENT "netio for libFuzzer" VERBATIM)
+    add_custom_target(fuzz-impl ALL DEPENDS ${fuzz_impl})
+endif()
 file(GLOB sources CONFIGURE_DEPENDS fuzz/fuzz_*.c)
 foreach(source IN LISTS sources)
     get_filename_component(name ${source} NAME_WE)
     string(REPLACE "fuzz_" "fuzz." entry ${name})
-    netio_add_script(${entry} fuzz 120 sh ${tools}/fuzz.sh ${source} 20)
+    netio_add_script(${entry} fuzz 120 sh ${tools}/fuzz.sh ${source} 20 ${fuzz_impl})
 endforeach()
 
 if(TARGET netio::tls)
@@ -269,11 +285,9 @@ endif()
 
 # --- compile only ---------------------------------------------------------------------------------
 
-netio_add_compile(strict-clang strict clang clang++)
-netio_add_compile(strict-musl strict musl-gcc -)
-netio_add_compile(order-clang order clang)
+netio_add_compile(strict-clang strict clang clang++ c99 c11 c17 gnu17)
+netio_add_compile(strict-musl strict musl-gcc - c99 gnu17)
 netio_add_compile(order-musl order musl-gcc)
-netio_add_compile(link-clang link clang clang++)
 netio_add_compile(windows windows)
 foreach(target x86_64-macos aarch64-macos x86_64-freebsd x86_64-netbsd x86_64-openbsd
                aarch64-windows-gnu x86_64-linux-gnu.2.17)

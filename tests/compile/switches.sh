@@ -4,9 +4,18 @@
 # system is gone from the object.
 #
 #     switches.sh C-COMPILER C++-COMPILER
-. "$(dirname "$0")/../tools/check.sh"
+. "$(dirname "$0")/kit.sh"
 cc=$1 cxx=$2
 need "$cc"
+use_kit "$cc" "$cxx"
+tls_of $lint
+windows=""
+if command -v x86_64-w64-mingw32-gcc >/dev/null 2>&1; then
+    windows="x86_64-w64-mingw32-gcc -fsyntax-only"
+    if command -v clang >/dev/null 2>&1; then
+        windows="clang --target=x86_64-w64-mingw32 -fsyntax-only"
+    fi
+fi
 
 cat >"$work/main.c" <<'C'
 #define NETIO_IMPLEMENTATION
@@ -211,7 +220,6 @@ int main(void)
     return 0;
 }
 C
-cp "$work/main.c" "$work/main.cpp"
 
 backends="-DNETIO_NO_SELECT -DNETIO_NO_POLL -DNETIO_NO_EPOLL -DNETIO_NO_KQUEUE -DNETIO_NO_WSAPOLL"
 backends="$backends -DNETIO_NO_AFD"
@@ -219,20 +227,30 @@ all="-DNETIO_NO_UNIX -DNETIO_NO_THREADS -DNETIO_NO_POLLER -DNETIO_NO_FRAME -DNET
 plain="-DNETIO_NO_LINE -DNETIO_NO_DELIMITER -DNETIO_NO_FIXED -DNETIO_NO_LENGTH -DNETIO_NO_VARINT"
 plain="$plain -DNETIO_NO_NETSTRING -DNETIO_NO_COBS -DNETIO_NO_SLIP"
 web="-DNETIO_NO_HTTP -DNETIO_NO_CHUNKED -DNETIO_NO_WEBSOCKET -DNETIO_NO_PROXY -DNETIO_NO_SOCKS"
+lint()
+{
+    $lint -std=c99 $warnings -I"$root" "$@"
+}
+runs() # without warnings: those were looked at before
+{
+    $quick -w "$@" -I"$root" "$work/main.c" -o "$work/a" -lpthread && "$work/a"
+}
 while read -r what flags; do
     eval "flags=\"$flags\""
-    try "$what: C99" "$cc" -std=c99 $warnings $flags -I"$root" "$work/main.c" -o "$work/a" -pthread
-    try "$what: runs" "$work/a"
-    try "$what: static, unused" "$cc" -std=c99 $warnings $flags -DNETIO_STATIC -fsyntax-only \
-        -DNETIO_IMPLEMENTATION -I"$root" "$root/tests/compile/header.c"
-    if command -v "$cxx" >/dev/null 2>&1; then
-        try "$what: C++11" "$cxx" -std=c++11 $warnings $flags -I"$root" "$work/main.cpp" \
-            -fsyntax-only
-    fi
-    if command -v x86_64-w64-mingw32-gcc >/dev/null 2>&1; then
-        try "$what: Windows" x86_64-w64-mingw32-gcc -std=c99 $warnings $flags -I"$root" \
-            -fsyntax-only "$work/main.c"
-    fi
+    try "$what: C99" lint $flags "$work/main.c"
+    try "$what: runs" runs $flags
+    try "$what: with TLS" lint $flags $tls -DNETIO_IMPLEMENTATION "$here/tls.c"
+    [ -z "$windows" ] || try "$what: Windows, no TLS library" $windows -std=c99 $warnings $flags \
+        -I"$root" -DNETIO_TLS_NONE -DNETIO_IMPLEMENTATION "$here/tls.c"
+    case $what in
+    nothing | all-and-backends)
+        try "$what: static, unused" lint $flags -DNETIO_STATIC -DNETIO_IMPLEMENTATION "$here/header.c"
+        try "$what: static, unused, with TLS" lint $flags $tls -DNETIO_STATIC \
+            -DNETIO_IMPLEMENTATION "$here/tls.c"
+        command -v "$cxx" >/dev/null 2>&1 || continue
+        try "$what: C++11" $lintxx -std=c++11 $warnings $flags -I"$root" "$work/main.c"
+        ;;
+    esac
 done <<'T'
 nothing
 unix -DNETIO_NO_UNIX
@@ -253,27 +271,25 @@ all $all
 all-and-backends $all $backends
 T
 
-# One backend or codec less: by this compiler alone, the others saw them together above.
+# One backend or codec less: the others saw them together above.
 for one in SELECT POLL EPOLL KQUEUE LINE DELIMITER FIXED LENGTH VARINT NETSTRING COBS SLIP HTTP \
     CHUNKED WEBSOCKET PROXY SOCKS; do
-    try "$one: C99" "$cc" -std=c99 $warnings -DNETIO_NO_$one -I"$root" "$work/main.c" \
-        -o "$work/a" -pthread
-    try "$one: runs" "$work/a"
+    try "$one: C99" lint -DNETIO_NO_$one "$work/main.c"
+    try "$one: runs" runs -DNETIO_NO_$one
 done
-if command -v x86_64-w64-mingw32-gcc >/dev/null 2>&1; then
+if [ -n "$windows" ]; then
     for one in SELECT WSAPOLL AFD; do
-        try "$one: Windows" x86_64-w64-mingw32-gcc -std=c99 $warnings -DNETIO_NO_$one -I"$root" \
-            -fsyntax-only "$work/main.c"
+        try "$one: Windows" $windows -std=c99 $warnings -DNETIO_NO_$one -I"$root" "$work/main.c"
     done
 fi
 
 # A poller without any backend makes no sense.
-deny "no backend" "$cc" $backends -I"$root" "$work/main.c" -o "$work/a" -pthread
+deny "no backend" "$cc" $backends -I"$root" -fsyntax-only "$work/main.c"
 try "no backend: netio.h says so" grep -q 'netio\.h:.*error: .*NETIO_NO_POLLER' "$work/errors"
 try "no backend: and nothing else" [ "$(grep -c 'error:' "$work/errors")" = 1 ]
 
 while read -r switch call; do
-    printf '#include "netio.h"\nint main(void) { %s; return 0; }\n' "$call" >"$work/use.c"
+    printf '#include "netio_tls.h"\nint main(void) { %s; return 0; }\n' "$call" >"$work/use.c"
     try "$switch: $call without it" "$cc" -I"$root" -c "$work/use.c" -o "$work/o"
     deny "$switch: $call" "$cc" -Werror=implicit-function-declaration -D$switch -I"$root" \
         -c "$work/use.c" -o "$work/o"
@@ -301,11 +317,16 @@ NETIO_NO_SLIP netio_framing_slip(0)
 NETIO_NO_HTTP netio_http_parse(0,0,0)
 NETIO_NO_CHUNKED netio_framing_chunked(0)
 NETIO_NO_WEBSOCKET netio_framing_websocket(0,0)
+NETIO_NO_LOOP netio_tls_filter(0)
+NETIO_NO_POLLER netio_tls_filter(0)
+NETIO_NO_STREAM netio_tls_connect(0,0,0,0,0,0)
+NETIO_NO_FRAME netio_tls_stream_engine(0)
 T
 
 if command -v nm >/dev/null 2>&1; then
     while read -r switch symbols; do
-        "$cc" -D$switch -DNETIO_IMPLEMENTATION -I"$root" -c "$root/tests/compile/header.c" -o "$work/o"
+        $quick -w -D$switch -DNETIO_TLS_NONE -DNETIO_IMPLEMENTATION -I"$root" -c "$here/tls.c" \
+            -o "$work/o"
         try "$switch: nothing of $symbols is used" sh -c "! nm -u '$work/o' | grep -E ' ($symbols)'"
     done <<'T'
 NETIO_NO_THREADS pthread_create|CreateThread
@@ -313,6 +334,7 @@ NETIO_NO_LOOP sigaction|splice
 NETIO_NO_POLLER eventfd|epoll_|kqueue|kevent
 NETIO_NO_EPOLL epoll_
 NETIO_NO_KQUEUE kqueue|kevent
+NETIO_TLS_NONE SSL_|X509_|EVP_|ERR_|fopen
 T
 fi
 finish

@@ -7,8 +7,9 @@
 //         fuzz_tls               replays what a real handshake says, then mutations of it
 //         fuzz_tls --seeds DIR   writes the seeds as files, to begin a corpus with
 //
-// The first byte picks what is tried. The implementation is inside, as the reader of certificates
-// is reached from outside through handshakes only.
+// The first byte picks what is tried; NETIO_FUZZ_KIND=0 to 5 in the environment picks it for all
+// inputs. The implementation is inside, as the readers of certificates and names are reached from
+// outside through handshakes only.
 #define NETIO_STATIC
 #define NETIO_IMPLEMENTATION
 #ifndef NETIO_TLS_OPENSSL
@@ -28,15 +29,20 @@ static void broken(int line, const char *what)
     abort();
 }
 
+enum { CLIENT_HELLO, SERVER_HELLO, CLIENT_DATA, SERVER_DATA, CERTIFICATE, NAME, KINDS };
+
 static netio_tls_ctx *client_ctx, *server_ctx;
+static int only = -1; // this kind
 
 static bool prepare(void)
 {
     static char path[600];
     const char *dir = getenv("NETIO_TEST_CERTS");
     netio_tls_config cfg = {0};
+    const char *kind = getenv("NETIO_FUZZ_KIND");
     if (client_ctx) return true;
     if (!dir) return false;
+    if (kind) only = atoi(kind) % KINDS;
     snprintf(path, sizeof path, "%s/ca.crt", dir);
     cfg.ca_file = path;
     cfg.no_tickets = true; // each input meets the same state
@@ -123,6 +129,44 @@ static void look_at(const uint8_t *data, size_t len)
     free((void *)names);
 }
 
+// What may match by RFC 9525, said anew: the whole name, or all of it but its first label.
+static bool may_match(const char *pattern, const char *host)
+{
+    const char *dot = strchr(host, '.');
+    if (strcmp(pattern, host) == 0) return strchr(pattern, '*') == NULL;
+    return pattern[0] == '*' && dot && dot > host && strcmp(pattern + 1, dot) == 0 &&
+           strchr(dot + 1, '.') && !strchr(pattern + 1, '*');
+}
+
+// The first byte is the length of the host's name, then it, then a name of a certificate.
+static void match(const uint8_t *data, size_t len)
+{
+    netio__tls_host host;
+    netio__der pattern, names;
+    char text[256];
+    uint8_t der[256 + 3] = {0x82, 0x81};
+    if (len == 0 || data[0] >= len || len - 1 - data[0] > 255) return;
+    if (!netio__tls_host_parse(&host, (const char *)data + 1, data[0])) return;
+    pattern.at = data + 1 + data[0];
+    pattern.len = len - 1 - data[0];
+    bool same = netio__tls_name_is(pattern, &host);
+    for (size_t i = 0; i < pattern.len; i++) {
+        char c = (char)pattern.at[i];
+        text[i] = c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
+    }
+    text[pattern.len] = 0;
+    HOLDS(same == (!host.ip_len && strlen(text) == pattern.len && may_match(text, host.name)));
+
+    // The same inside of subjectAltName; and the bytes as if they were all of that.
+    size_t head = pattern.len < 128 ? 2 : 3;
+    der[head - 1] = (uint8_t)pattern.len;
+    memcpy(der + head, pattern.at, pattern.len);
+    names.at = der;
+    names.len = head + pattern.len;
+    HOLDS(netio__tls_name_match(names, &host) == same);
+    netio__tls_name_match(pattern, &host);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -131,13 +175,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint8_t *exact = (uint8_t *)malloc(size > 1 ? size - 1 : 1); // one byte too far is seen
     HOLDS(exact);
     memcpy(exact, data + 1, size - 1);
-    if (data[0] % 5 == 4) {
+    int kind = only >= 0 ? only : data[0] % KINDS;
+    if (kind == CERTIFICATE) {
         look_at(exact, size - 1);
+    } else if (kind == NAME) {
+        match(exact, size - 1);
     } else {
+        bool done = kind == CLIENT_DATA || kind == SERVER_DATA;
         open_pair(t);
-        if (data[0] % 5 >= 2) handshake(t);
+        if (done) handshake(t);
         else netio_tls_handshake(t[0]); // its hello is on its way
-        feed_all(t[data[0] % 2], data[0] % 5 >= 2, exact, size - 1);
+        feed_all(t[kind % 2], done, exact, size - 1);
         netio_tls_destroy(t[0]);
         netio_tls_destroy(t[1]);
     }
@@ -146,7 +194,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 }
 
 #ifndef NETIO_LIBFUZZER
-enum { ROUNDS = 3000, ROOM = 4096, SEEDS = 7 };
+enum { ROUNDS = 3000, ROOM = 4096, SEEDS = 9 };
 
 static struct {
     uint8_t bytes[ROOM];
@@ -164,6 +212,11 @@ static void add_seed(int at, uint8_t kind, const void *data, size_t len)
 // What a client and a server say: hello, flight, the end of the handshake, data, close_notify.
 static void make_seeds(void)
 {
+    static const char address[] = "\x09" // of what follows, then a name and an address
+                                  "192.0.2.1"
+                                  "\x82\x03"
+                                  "a.b"
+                                  "\x87\x04\xC0\x00\x02\x01";
     static uint8_t der[ROOM - 1];
     char path[600];
     netio_tls *t[2];
@@ -171,29 +224,31 @@ static void make_seeds(void)
     open_pair(t);
     netio_tls_handshake(t[0]);
     out = netio_tls_out(t[0]);
-    add_seed(0, 1, out.data, out.len);
+    add_seed(0, SERVER_HELLO, out.data, out.len);
     move(t[0], t[1]);
     netio_tls_handshake(t[1]);
     out = netio_tls_out(t[1]);
-    add_seed(1, 0, out.data, out.len);
+    add_seed(1, CLIENT_HELLO, out.data, out.len);
     handshake(t);
     netio_tls_write(t[0], "hello", 5);
     netio_tls_shutdown(t[0]);
     out = netio_tls_out(t[0]);
-    add_seed(2, 3, out.data, out.len);
+    add_seed(2, SERVER_DATA, out.data, out.len);
     netio_tls_write(t[1], "hello", 5);
     netio_tls_shutdown(t[1]);
     out = netio_tls_out(t[1]);
-    add_seed(3, 2, out.data, out.len);
+    add_seed(3, CLIENT_DATA, out.data, out.len);
     netio_tls_destroy(t[0]);
     netio_tls_destroy(t[1]);
     snprintf(path, sizeof path, "%s/good.der", getenv("NETIO_TEST_CERTS"));
     FILE *f = fopen(path, "rb");
     HOLDS(f);
-    add_seed(4, 4, der, fread(der, 1, sizeof der, f));
+    add_seed(4, CERTIFICATE, der, fread(der, 1, sizeof der, f));
     fclose(f);
-    add_seed(5, 4, "www.example.test", 16);
-    add_seed(6, 1, "\x15\x03\x03\x00\x02\x02\x28", 7);
+    add_seed(5, CERTIFICATE, "www.example.test", 16);
+    add_seed(6, SERVER_HELLO, "\x15\x03\x03\x00\x02\x02\x28", 7); // an alert
+    add_seed(7, NAME, "\x10www.example.test*.EXAMPLE.test", 31);
+    add_seed(8, NAME, address, sizeof address - 1);
 }
 
 static uint32_t next_random(uint32_t *state)
@@ -250,7 +305,7 @@ int main(int argc, char **argv)
         fclose(f);
     }
     for (int i = 0; i < SEEDS && argc == 1; i++)
-        if (seeds[i].bytes[0] != 2 && seeds[i].bytes[0] != 3)
+        if (seeds[i].bytes[0] != CLIENT_DATA && seeds[i].bytes[0] != SERVER_DATA)
             LLVMFuzzerTestOneInput(seeds[i].bytes, seeds[i].len);
     for (int i = 0; i < rounds && argc == 1; i++)
         LLVMFuzzerTestOneInput(data, mutate(data, &state));

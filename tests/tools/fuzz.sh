@@ -1,7 +1,8 @@
 #!/bin/sh
-# One fuzzer under libFuzzer for some seconds, with ASan and UBSan: fuzz.sh SOURCE SECONDS
+# One fuzzer under libFuzzer for some seconds, with ASan and UBSan: fuzz.sh SOURCE SECONDS [OBJECT]
+# The object is netio's implementation, compiled for this already (see matrix.cmake).
 . "$(dirname "$0")/check.sh"
-source=$1 seconds=$2
+source=$1 seconds=$2 impl=${3:-}
 name=$(basename "$source" .c)
 need clang
 
@@ -13,8 +14,8 @@ clang $flags "$work/probe.c" -o "$work/probe" 2>"$work/probe.log" ||
 
 echo '#define NETIO_IMPLEMENTATION
 #include "netio.h"' >"$work/impl.c"
-try "it compiles with libFuzzer" clang $flags -I"$root" "$source" "$work/impl.c" -o "$work/fuzz" \
-    -pthread
+[ -f "$impl" ] || impl=$work/impl.c
+try "it compiles with libFuzzer" clang $flags -I"$root" "$source" "$impl" -o "$work/fuzz" -pthread
 try "it compiles alone" clang -I"$root" "$source" "$work/impl.c" -o "$work/alone" -pthread
 mkdir "$work/corpus"
 try "it writes seeds" "$work/alone" --seeds "$work/corpus"
