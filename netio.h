@@ -12246,10 +12246,15 @@ static bool netio__http_is_token(const char *p, size_t len)
     return len > 0;
 }
 
-static bool netio__http_is_text(const char *p, size_t len) // what a field's value may hold
+static bool netio__http_text_char(char c) // what a field's value may hold
+{
+    return ((unsigned char)c >= 0x20 || c == '\t') && c != 0x7F;
+}
+
+static bool netio__http_is_text(const char *p, size_t len)
 {
     for (size_t i = 0; i < len; i++)
-        if (((unsigned char)p[i] < 0x20 && p[i] != '\t') || p[i] == 0x7F) return false;
+        if (!netio__http_text_char(p[i])) return false;
     return true;
 }
 
@@ -12387,9 +12392,9 @@ static netio__chunk_state netio__chunk_step(netio__chunk_state state, char c)
     case NETIO__CHUNK_QUOTED:
         if (c == '"') return NETIO__CHUNK_QUOTE_END;
         if (c == '\\') return NETIO__CHUNK_ESCAPE;
-        return netio__http_is_text(&c, 1) ? state : NETIO__CHUNK_BAD;
+        return netio__http_text_char(c) ? state : NETIO__CHUNK_BAD;
     case NETIO__CHUNK_ESCAPE:
-        return netio__http_is_text(&c, 1) ? NETIO__CHUNK_QUOTED : NETIO__CHUNK_BAD;
+        return netio__http_text_char(c) ? NETIO__CHUNK_QUOTED : NETIO__CHUNK_BAD;
     case NETIO__CHUNK_QUOTE_END: return netio__chunk_after(c);
     default: return c == '\n' ? NETIO__CHUNK_DONE : NETIO__CHUNK_BAD; // CR
     }

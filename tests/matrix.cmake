@@ -154,7 +154,9 @@ endif()
 
 # Where a compiler or processor is in question a part of the tests of loops tells as much as all.
 set(other_loops conn_calls conn_close conn_time dial listener lookup loops relay signal soak watch)
-# Those of examples/common/, which have no code for one system or another.
+# Those of one thread, which tell nothing new where threads are in question, and those of
+# examples/common/, which have no code for one system or another.
+set(alone addr conn_frame error filter frame fuzz_addr fuzz_frame fuzz_http fuzz_websocket http proxy queue websocket)
 set(commons calls channels fuzz_channels fuzz_http_client fuzz_resp fuzz_stun http_client link resp stun)
 
 # --- compilers ------------------------------------------------------------------------------------
@@ -174,7 +176,7 @@ netio_variant(cxx CC gcc RUN native NEEDS g++ PACKAGES "g++" LINK -pthread -lstd
 netio_variant(asan WRAP CC gcc RUN sanitizer PACKAGES "gcc" LINK -pthread LOOPS epoll memory-rough TLS all
     FLAGS -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all)
 netio_variant(tsan CC gcc RUN sanitizer PACKAGES "gcc" LINK -pthread FLAGS -O1 -fsanitize=thread
-    EXCEPT ${commons} TLS tls_socket)
+    EXCEPT ${commons} ${alone} TLS tls_socket)
 netio_variant(valgrind CC gcc RUN valgrind NEEDS valgrind PACKAGES "gcc valgrind" LINK -pthread
     FLAGS -O1 ONLY addr error resolve socket option poller unix datagram PROPERTIES TIMEOUT 240)
 
