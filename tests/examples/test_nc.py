@@ -215,7 +215,7 @@ def without_n_the_end_of_input_is_kept_to_itself():
         check_equal((0, b"answer"), (p.wait(), bytes(p.out)), "exit code, output")
 
 
-@fact
+@native
 def one_side_stops_and_the_other_goes_on():
     listener, port = tcp()
     read_end, write_end = os.pipe()
