@@ -269,7 +269,7 @@ file(GLOB sources CONFIGURE_DEPENDS fuzz/fuzz_*.c)
 foreach(source IN LISTS sources)
     get_filename_component(name ${source} NAME_WE)
     string(REPLACE "fuzz_" "fuzz." entry ${name})
-    netio_add_script(${entry} fuzz 120 sh ${tools}/fuzz.sh ${source} 20 ${fuzz_impl})
+    netio_add_script(${entry} fuzz 120 sh ${tools}/fuzz.sh ${source} 10 ${fuzz_impl})
 endforeach()
 
 if(TARGET netio::tls)
