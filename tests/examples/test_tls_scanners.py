@@ -76,7 +76,9 @@ def testssl_finds_nothing_but_our_certificate():
     with open(found) as f:
         findings = {row["id"]: row["finding"] for row in json.load(f)}
     # A private CA has no CRL, these certificates live long, and an echo is no web server.
-    known = {"cert_revocation", "cert_validityPeriod", "service", "engine_problem"}
+    # Its own client does not always find its way back with a ticket; others do, see peers/test_tls.py.
+    known = {"cert_revocation", "cert_validityPeriod", "service", "engine_problem",
+             "sessionresumption_ticket"}
     check_equal({}, {k: v for k, v in findings.items() if k not in known}, "findings")
     for line in (r"TLS 1\.3 +offered \(OK\)", r"Obsolete CBC.* not offered", r"FS is offered \(OK\)",
                  r"Chain of trust +Ok", r"ROBOT +(Server does not support|not vuln)",
