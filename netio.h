@@ -10318,6 +10318,9 @@ static void netio__afd_completed(netio__afd *a, netio__afd_op *op)
     if (status == 0 && op->info.count >= 1) op->got = op->info.events;
     // A request that failed says so as an event: the call that follows finds out.
     if (status >= 0xC0000000u && status != NETIO__NT_CANCELLED) op->got = NETIO__AFD_ABORT;
+    // An answer to less than is wanted by now: asked again it has all of it, in one event.
+    if ((op->want & ~op->asked) && !(op->got & (NETIO__AFD_LOCAL_CLOSE | NETIO__AFD_ABORT)))
+        op->got = 0;
     a->in_flight--;
     if (op->dead) netio__afd_free(a, op);
     else netio__afd_push(op->got ? &a->answers : &a->submit, op);

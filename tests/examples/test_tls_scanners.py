@@ -76,7 +76,7 @@ def testssl_finds_nothing_but_our_certificate():
     with open(found) as f:
         findings = {row["id"]: row["finding"] for row in json.load(f)}
     # A private CA has no CRL, these certificates live long, and an echo is no web server.
-    # Its own client does not always find its way back with a ticket; others do, see peers/test_tls.py.
+    # Its own client does not always find its way back with a ticket; others do (peers/test_tls.py).
     known = {"cert_revocation", "cert_validityPeriod", "service", "engine_problem",
              "sessionresumption_ticket"}
     check_equal({}, {k: v for k, v in findings.items() if k not in known}, "findings")
