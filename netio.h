@@ -16632,11 +16632,6 @@ static void netio__conn_opened(netio__conn *c);
 static void netio__filters_settle(netio__conn *c)
 {
     if (!netio__filters_ready(c)) return;
-    for (netio_filter_io *io = c->cold->inner; io; io = io->outer) {
-        if (netio__filter_unhold(io) == 0) continue;
-        netio__conn_fail(c, NETIO_ENOMEM, NETIO_STAGE_WRITE);
-        return;
-    }
     netio__work(&c->node);
     if (c->state == NETIO__OPENING) netio__conn_opened(c);
     else if (c->flags & NETIO__CLOSE_ASKED) netio__conn_close_start(c);
