@@ -19,6 +19,7 @@ import shlex
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -46,14 +47,19 @@ def fact(function):
     return function
 
 
-def native(function):
-    """A fact that says nothing about another system: it is not one where an emulator takes a
-    second to start the program."""
-    return function if EMULATOR else fact(function)
-
-
 class Skip(Exception):
     """This cannot run here; the text says what is missing."""
+
+
+def native(function):
+    """A fact that says nothing about another system. Under Wine each start of a program takes a
+    second, so there it is skipped."""
+    def body():
+        if WINE:
+            raise Skip("shown natively; nothing of it is the system's")
+        function()
+    body.__name__ = function.__name__
+    return fact(body)
 
 
 def check(condition, message="check failed"):
@@ -296,6 +302,26 @@ def need_unix():
         raise Skip("no Unix sockets in this Python")
     if WINE:
         raise Skip("no Unix sockets under Wine")
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def reset(s):
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    s.close()
+
+
+def end_of(s):
+    """How a socket ends: "end" or "reset"."""
+    try:
+        receive_all(s)
+        return "end"
+    except ConnectionError:
+        return "reset"
 
 
 def path(name):

@@ -15,9 +15,9 @@ import struct
 import subprocess
 import time
 
-from common import (EMULATOR, LINUX, WINE, Run, Skip, certs, check, check_equal, cpu_seconds, fact,
-                    folder, in_thread, main, memory_kib, need_ipv6, need_tls, no_tls, path, payload,
-                    program, receive_all, run, tool)
+from common import (EMULATOR, LINUX, Run, Skip, WINE, certs, check, check_equal, cpu_seconds, fact,
+                    folder, in_thread, main, memory_kib, native, need_ipv6, need_tls, no_tls, path,
+                    payload, program, receive_all, run, tool)
 
 PROGRAM = program("http_server")
 KIB, MIB = 1 << 10, 1 << 20
@@ -183,11 +183,6 @@ def served(function):
     if not WINE:
         fact(on_its_own)
     return function
-
-
-def native(function):
-    """A fact that is not proved again under Wine."""
-    return function if WINE else fact(function)
 
 
 def need_signals():

@@ -11,8 +11,8 @@ import sys
 import threading
 import time
 
-from common import (LINUX, Run, Skip, WINE, certs, check, check_equal, fact, main, native,
-                    need_ipv6, need_tls, no_tls, path, payload, program, run, tool)
+from common import (LINUX, Run, Skip, WINE, certs, check, check_equal, fact, free_port, main,
+                    native, need_ipv6, need_tls, no_tls, path, payload, program, run, tool)
 
 PROGRAM = program("https_get")
 UNREACHED, BAD_USE, BAD_TLS, BAD_STATUS, MALFORMED, NO_OUTPUT = range(1, 7)
@@ -153,12 +153,6 @@ def started(command, port, **more):
         except OSError:
             check(p.process.poll() is None and time.monotonic() < end,
                   "%s does not listen: %r" % (command[0], bytes(p.err)))
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def folder_with(name, body):

@@ -9,20 +9,10 @@ import socket
 import struct
 import time
 
-from common import (LINUX, WINE, Run, Skip, check, check_equal, check_idle, fact, main, memory_kib,
+from common import (LINUX, Run, check, check_equal, check_idle, fact, main, memory_kib, native,
                     need_ipv6, path, program, receive_all, run, tool)
 
 PROGRAM = program("redis_server")
-
-
-def native(function):
-    """Under Wine starting a program takes a second: there a part of the facts must do."""
-    def run_it():
-        if WINE:
-            raise Skip("shown natively")
-        function()
-    run_it.__name__ = function.__name__
-    return run_it
 
 
 def server(*options, **more):
@@ -173,7 +163,6 @@ def commands_and_their_replies():
         c.ended()
 
 
-@fact
 @native
 def errors_have_their_kind_and_change_nothing():
     with server() as p, Client(p) as c:
@@ -198,7 +187,6 @@ def errors_have_their_kind_and_change_nothing():
         c.asks([b"x"], "LRANGE", "l", 0, -1)
 
 
-@fact
 @native
 def inline_commands_are_for_people():
     with server() as p, Client(p) as c:
@@ -223,7 +211,6 @@ def commands_come_in_any_pieces():
             check_equal([b"OK", b"v\r\n", b"x"], [c.reply() for _ in range(3)], "cut at %d" % cut)
 
 
-@fact
 @native
 def pipelined_commands_are_answered_in_order_by_one_send():
     with server() as p, Client(p) as c:
@@ -237,7 +224,6 @@ def pipelined_commands_are_answered_in_order_by_one_send():
         check(50 <= writes <= 53, "%d sends for 50 times 16 replies" % writes)
 
 
-@fact
 @native
 def patterns_choose_keys():
     with server() as p, Client(p) as c:
@@ -252,7 +238,6 @@ def patterns_choose_keys():
             check_equal(sorted(w.encode() for w in want), sorted(c.ask("KEYS", pattern)), pattern)
 
 
-@fact
 @native
 def no_pattern_keeps_it_busy():
     with server() as p, Client(p) as c:
@@ -271,7 +256,6 @@ def sorted_if_keys(words, reply):
     return sorted(reply) if words[0] == "KEYS" and isinstance(reply, list) else reply
 
 
-@fact
 @native
 def redis_says_the_same():
     """Random commands to both. Errors need only be of the same kind."""
@@ -311,7 +295,6 @@ def call(where, *words):
     return code, out.replace(b"\r\n", b"\n").decode(), err
 
 
-@fact
 @native
 def the_client_asks_redis():
     with Redis() as redis:
@@ -342,7 +325,6 @@ def the_client_asks_the_server():
     check(code == 1 and "refused" in err, repr(err))
 
 
-@fact
 @native
 def the_client_refuses_what_is_no_reply():
     with socket.create_server(("127.0.0.1", 0)) as s:
@@ -364,7 +346,6 @@ def cli(p, *words, **more):
     return code, out.decode(), err
 
 
-@fact
 @native
 def redis_cli_talks():
     with server() as p:
@@ -380,7 +361,6 @@ def redis_cli_talks():
         check("errors: 0, replies: 20000" in out, repr(out))
 
 
-@fact
 @native
 def redis_benchmark_is_served():
     with server() as p:
@@ -430,7 +410,6 @@ def keys_expire_on_time_and_by_themselves():
         check_equal(1, c.info("expires"), "keys that will expire")
 
 
-@fact
 @native
 def the_silent_are_closed_and_subscribers_stay():
     with server("--idle", 0.5) as p:
@@ -478,7 +457,6 @@ def what_is_published_arrives_in_order():
         check_equal(0, c.info("pubsub_channels"), "channels")
 
 
-@fact
 @native
 def redis_cli_subscribes():
     with server() as p, Client(p) as c:
@@ -493,7 +471,6 @@ def redis_cli_subscribes():
             sub.expect(rb"message\r?\n  news\r?\n  hello\r?\n")
 
 
-@fact
 @native
 def a_subscriber_that_does_not_read_is_cut():
     with server() as p, Client(p) as slow, Client(p) as good, Client(p) as c:
@@ -529,7 +506,6 @@ def bad_input_is_answered_and_closed():
             good.asks(b"PONG", "PING")
 
 
-@fact
 @native
 def browsers_are_not_obeyed():
     with server() as p, Client(p) as good:
@@ -544,7 +520,6 @@ def browsers_are_not_obeyed():
         good.asks(0, "EXISTS", "hacked")
 
 
-@fact
 @native
 def random_bytes_do_no_harm():
     random.seed(3)
@@ -565,7 +540,6 @@ def random_bytes_do_no_harm():
             good.asks(b"PONG", "PING")
 
 
-@fact
 @native
 def who_takes_no_replies_gets_no_more_commands_read():
     with server() as p, Client(p) as slow, Client(p) as good:
@@ -596,7 +570,6 @@ def replies_have_a_longest_length():
 
 # --- limits ---
 
-@fact
 @native
 def memory_has_a_limit_and_comes_back():
     with server("--memory", 8) as p, Client(p) as c:
@@ -618,7 +591,6 @@ def memory_has_a_limit_and_comes_back():
         check_equal(before, c.info("used_memory"), "bytes in use")
 
 
-@fact
 @native
 def each_kind_of_value_gives_its_memory_back():
     with server() as p, Client(p) as c:
@@ -645,7 +617,6 @@ def each_kind_of_value_gives_its_memory_back():
         check(0 <= table < 200, "%d bytes more" % table)
 
 
-@fact
 @native
 def keys_and_clients_have_limits():
     with server("--keys", 10, "--clients", 3) as p, Client(p) as c:
@@ -666,7 +637,6 @@ def keys_and_clients_have_limits():
                 f.ended()
 
 
-@fact
 @native
 def many_keys_are_found_again():
     count = 40000
@@ -694,7 +664,6 @@ def many_keys_are_found_again():
 
 # --- the end ---
 
-@fact
 @native
 def it_ends_cleanly():
     for number in signal.SIGTERM, signal.SIGINT:
@@ -711,7 +680,6 @@ def it_ends_cleanly():
             check_equal(b"", bytes(p.err), "what it said")
 
 
-@fact
 @native
 def a_client_that_vanishes_leaves_nothing():
     with server() as p, Client(p) as c:
@@ -727,7 +695,6 @@ def a_client_that_vanishes_leaves_nothing():
         check(c.info("used_memory") - before < 200, "memory")
 
 
-@fact
 @native
 def it_uses_nothing_while_nobody_asks():
     with server() as p, Client(p) as c:
@@ -735,7 +702,6 @@ def it_uses_nothing_while_nobody_asks():
         check_idle(p.pid, 1.0)
 
 
-@fact
 @native
 def both_families_are_served():
     need_ipv6()
@@ -746,7 +712,6 @@ def both_families_are_served():
             c.asks(b"six", "GET", "k")
 
 
-@fact
 @native
 def wrong_use_is_said():
     for words in (("--memory",), ("--what", "1"), ("--keys", "none"), ("--idle", "-1"),

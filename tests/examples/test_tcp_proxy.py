@@ -4,11 +4,10 @@ import hashlib
 import select
 import signal
 import socket
-import struct
 import time
 
-from common import (WINE, Run, Skip, check, check_equal, check_idle, fact,
-                    in_thread, main, memory_kib, payload, program, receive_all, run, tool)
+from common import (Run, Skip, WINE, check, check_equal, check_idle, end_of, fact, in_thread, main,
+                    memory_kib, payload, program, receive_all, reset, run, tool)
 
 MIB = 1 << 20
 PROGRAM = program("tcp_proxy")
@@ -49,20 +48,6 @@ def each_way(function):
                 function(p)
         except AssertionError as e:
             raise AssertionError("%s: %s" % (" ".join(options) or "relay", e))
-
-
-def reset(s):
-    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    s.close()
-
-
-def end_of(s):
-    """How a socket ends: "end" or "reset"."""
-    try:
-        receive_all(s)
-        return "end"
-    except ConnectionError:
-        return "reset"
 
 
 def digest_of(s):

@@ -7,7 +7,7 @@ import re
 import socket
 import time
 
-from common import (Run, certs, check, check_equal, fact, folder, main, need_tls, path,
+from common import (Run, certs, check, check_equal, fact, folder, free_port, main, need_tls, path,
                     program, tool)
 
 SUITES = ["TLS_AKE_WITH_AES_128_GCM_SHA256", "TLS_AKE_WITH_AES_256_GCM_SHA384",
@@ -24,12 +24,6 @@ def tell(*command, timeout=600):
         p.end_input()
         check_equal(0, p.wait(timeout), "exit code of %s: %r" % (command[0], bytes(p.err)))
         return p.out.decode(errors="replace")
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def when_listening(port, p):

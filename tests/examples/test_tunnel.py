@@ -8,13 +8,12 @@ import select
 import signal
 import socket
 import ssl
-import struct
 import threading
 import time
 
-from common import (WINE, Run, Skip, certs, check, check_equal, check_idle, fact, in_thread,
-                    main, memory_kib, need_ipv6, need_tls, no_tls, openbsd_nc, payload, program,
-                    receive_all, run, tool)
+from common import (Run, WINE, certs, check, check_equal, check_idle, end_of, fact, in_thread,
+                    main, memory_kib, native, need_ipv6, need_tls, no_tls, openbsd_nc, payload,
+                    program, receive_all, reset, run, tool)
 
 MIB = 1 << 20
 PROGRAM = program("tunnel")
@@ -118,24 +117,6 @@ def get(port):
     return out
 
 
-def native():
-    if WINE:
-        raise Skip("starting programs takes long under Wine: only a few facts are run there")
-
-
-def reset(s):
-    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    s.close()
-
-
-def end_of(s):
-    try:
-        receive_all(s)
-        return "end"
-    except ConnectionError:
-        return "reset"
-
-
 def pour(s, data, times):
     for _ in range(times):
         s.sendall(data)
@@ -167,9 +148,8 @@ def fill(s):
 
 # --- forwards ---
 
-@fact
+@native
 def curl_through_a_forward():
-    native()
     body = payload(3 * MIB)
     with Web(body) as web, Tunnel(web.port) as t:
         for _ in range(3):
@@ -208,9 +188,8 @@ def a_stalled_forward_does_not_stall_another():
             check_equal(up, got()[0], "what was stuck on the way up")
 
 
-@fact
+@native
 def a_hundred_clients_share_the_link():
-    native()
     data = payload(20000)
 
     def echo(s):
@@ -232,9 +211,8 @@ def a_hundred_clients_share_the_link():
             s.close()
 
 
-@fact
+@native
 def a_half_close_goes_through():
-    native()
     nc = openbsd_nc()
 
     def answer(a):
@@ -257,9 +235,8 @@ def a_half_close_goes_through():
             pouring()
 
 
-@fact
+@native
 def a_reset_goes_through():
-    native()
     with Listener() as a, Tunnel(a.port) as t:
         with t.client() as client, a.accept() as s:
             client.sendall(b"1")
@@ -276,9 +253,8 @@ def a_reset_goes_through():
             t.said(rb"given up over there: connection reset")
 
 
-@fact
+@native
 def forwards_go_the_other_way_too():
-    native()
     with Listener() as a:
         target = "127.0.0.1:%d" % a.port
         with serve("-L", "0:" + target) as far:
@@ -302,9 +278,8 @@ def check_refused(port):
         pass
 
 
-@fact
+@native
 def targets_are_refused_with_a_reason():
-    native()
     with Listener() as a:
         nobody = a.port
     with Listener() as a, Tunnel(nobody) as t:
@@ -318,9 +293,8 @@ def targets_are_refused_with_a_reason():
             check(not select.select([a.socket], [], [], 0.1)[0], "it connected all the same")
 
 
-@fact
+@native
 def clients_above_the_limit_are_refused():
-    native()
     with Listener() as a:
         target = "127.0.0.1:%d" % a.port
         with serve("--allow", target, "--channels", "2") as far, \
@@ -399,9 +373,8 @@ def a_client_without_a_certificate_is_refused():
         check(b"link with" not in far.err, "it was let in")
 
 
-@fact
+@native
 def a_peer_that_breaks_the_rules_is_given_up():
-    native()
     with serve() as far:
         def link():
             s = socket.create_connection(("127.0.0.1", far.port()))
@@ -423,9 +396,8 @@ def a_peer_that_breaks_the_rules_is_given_up():
 
 # --- the link ---
 
-@fact
+@native
 def a_killed_link_comes_back():
-    native()
     with Listener() as a, Tunnel(a.port) as t:
         with t.client() as client, a.accept() as s:
             client.sendall(b"1")
@@ -450,9 +422,8 @@ def a_killed_link_comes_back():
             check_equal(b"again", receive_all(s, 5), "over the new link")
 
 
-@fact
+@native
 def a_link_that_died_in_silence_is_given_up():
-    native()
     with Listener() as a, Tunnel(a.port, options=("--silence", "1")) as t:
         with t.client() as client, a.accept():
             t.far.process.send_signal(signal.SIGSTOP)
@@ -463,9 +434,8 @@ def a_link_that_died_in_silence_is_given_up():
             t.far.process.send_signal(signal.SIGCONT)
 
 
-@fact
+@native
 def the_stop_lets_forwards_finish():
-    native()
     for which in "near", "far":
         with Listener() as a, Tunnel(a.port) as t:
             with t.client() as client, a.accept() as s:
@@ -488,9 +458,8 @@ def the_stop_lets_forwards_finish():
             check_equal(0, t.near.stop(), "exit code of an idle one")
 
 
-@fact
+@native
 def a_stop_has_an_end():
-    native()
     with Listener() as a, Tunnel(a.port, options=("--grace", "1")) as t:
         with t.client() as client, a.accept():
             t.near.process.send_signal(signal.SIGTERM)
@@ -498,9 +467,8 @@ def a_stop_has_an_end():
             check_equal(0, t.near.wait(5), "exit code")
 
 
-@fact
+@native
 def idle_costs_nothing():
-    native()
     with Listener() as a, Tunnel(a.port) as t:
         with t.client() as client, a.accept() as s:
             client.sendall(b"x")
@@ -532,9 +500,8 @@ def lines_reach_their_targets():
             p.expect(rb"3 lines were none, 1 for nobody, 0 for those", p.err)
 
 
-@fact
+@native
 def http_by_hand():
-    native()
     nc = openbsd_nc()
     with Web(b"body\n") as web:
         with Run([PROGRAM, "text", "127.0.0.1:0", "--allow", "127.0.0.1:%d" % web.port]) as p:
@@ -554,9 +521,8 @@ def files_or_a_library_that_are_missing_are_said():
     check(("built without TLS" if no_tls() else "cannot read a: ") in err, err)
 
 
-@fact
+@native
 def wrong_use_is_said():
-    native()
     for words, why in (([], "usage"), (["serve"], "usage"), (["what", ":1"], "usage"),
                        (["serve", "127.0.0.1:0"], "both ends need --cert, --key and --ca"),
                        (["serve", ":0", "--plain"], "loopback"),

@@ -16,9 +16,9 @@ import sys
 import tempfile
 import time
 
-from common import (SOURCE, WINE, Run, Skip, certs, check, check_equal, cpu_seconds, fact, folder,
-                    in_thread, main, memory_kib, need_ipv6, no_tls, path, program, receive_all,
-                    run, tool)
+from common import (Run, SOURCE, Skip, WINE, certs, check, check_equal, cpu_seconds, fact, folder,
+                    in_thread, main, memory_kib, native, need_ipv6, no_tls, path, program,
+                    receive_all, run, tool)
 
 PROGRAM = program("ws_chat")
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
@@ -33,16 +33,6 @@ def chatter(p, name="ann", query="", scheme="ws", host="127.0.0.1", options=()):
     """The program as a client."""
     url = "%s://%s:%d/ws%s" % (scheme, host, p.port(), query)
     return Run([PROGRAM, "connect"] + list(options) + [url, name])
-
-
-def native(function):
-    """A fact that is left out under Wine, where all of them would take too long."""
-    def body():
-        if WINE:
-            raise Skip("shown natively; Wine has nothing of its own here")
-        function()
-    body.__name__ = function.__name__
-    return fact(body)
 
 
 # --- HTTP by hand ---
